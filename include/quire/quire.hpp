@@ -1,0 +1,80 @@
+// The C++ API: quire::Cache and quire::File over the calls of quire.h. Results are errno-valued (quire::Result);
+// quire::last_error() is the sentence. Thread safety: every call from any thread; destroying or moving an object alone.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <utility>
+
+#include "quire/quire.h"
+#include "quire/result.h"
+
+namespace quire {
+
+inline const char* last_error() { return quire_error_message(); }
+
+// A handle on a file. Closes itself at the end; call close() to learn whether writing back succeeded.
+class QUIRE_API File {
+ public:
+  File() = default;
+  File(File&& other) noexcept : file_(std::exchange(other.file_, nullptr)) {}
+  File& operator=(File&& other) noexcept;
+  ~File();  // if close fails, the handle and its dirty bytes stay with the cache
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+
+  bool is_open() const { return file_ != nullptr; }
+  // Bytes read; fewer than asked for only at the end of the file. Errors: EBADF, EINVAL, EIO and the host's.
+  Result<std::size_t> read(std::span<std::byte> to, std::uint64_t offset);
+  Result<std::size_t> readv(std::span<const iovec> to, std::uint64_t offset, int rwf_flags = 0);
+  // Bytes written. Errors: EBADF, EINVAL, EFBIG, EIO, ENOSPC (block devices).
+  Result<std::size_t> write(std::span<const std::byte> from, std::uint64_t offset);
+  Result<std::size_t> writev(std::span<const iovec> from, std::uint64_t offset, int rwf_flags = 0);
+  // Writes at the end, atomically with respect to every other append; rwf_flags as for writev.
+  Result<std::size_t> append(std::span<const std::byte> from);
+  Status truncate(std::uint64_t size);
+  Status sync();       // data and metadata durable (D1)
+  Status data_sync();  // data, and the metadata needed to read it
+  Result<std::uint64_t> size() const;
+  Status close();
+  quire_file* c_handle() const { return file_; }
+
+ private:
+  friend class Cache;
+  explicit File(quire_file* file) : file_(file) {}
+  quire_file* file_ = nullptr;
+};
+
+struct CacheConfig {
+  std::size_t memory = 0;  // bytes, metadata included; 0: a quarter of the machine's memory
+  unsigned io_depth = 0;   // 0: 128
+  unsigned flags = 0;      // QUIRE_NO_IO_URING, QUIRE_NO_DIRECT
+};
+
+// A page cache. Files are closed before it ends.
+class QUIRE_API Cache {
+ public:
+  Cache() = default;
+  Cache(Cache&& other) noexcept : cache_(std::exchange(other.cache_, nullptr)) {}
+  Cache& operator=(Cache&& other) noexcept;
+  ~Cache();  // drops what could not be written back: call destroy() to learn of it
+  Cache(const Cache&) = delete;
+  Cache& operator=(const Cache&) = delete;
+
+  static Result<Cache> create(const CacheConfig& config = {});
+  Result<File> open(const char* path, int flags, mode_t mode = 0644);
+  Result<File> open_fd(int fd);
+  std::string stats_json() const;
+  Status destroy(bool discard = false);
+  quire_cache* c_handle() const { return cache_; }
+
+ private:
+  explicit Cache(quire_cache* cache) : cache_(cache) {}
+  quire_cache* cache_ = nullptr;
+};
+
+}  // namespace quire

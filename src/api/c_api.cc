@@ -1,0 +1,254 @@
+// The C API: argument checks, errno and messages around the operations of fs. See quire.h for the contract.
+#include <fcntl.h>
+#include <limits.h>
+
+#include <cerrno>
+#include <cstring>
+#include <new>
+
+#include "api/cache_impl.h"
+#include "base/error.h"
+#include "cache/buffered_read.h"
+#include "quire/quire.h"
+
+using quire::CacheImpl;
+using quire::FileImpl;
+using quire::report_error;
+
+struct quire_cache : CacheImpl {};
+struct quire_file : FileImpl {};
+
+namespace {
+
+CacheImpl& impl(quire_cache* cache) { return *reinterpret_cast<CacheImpl*>(cache); }
+FileImpl& impl(quire_file* file) { return *reinterpret_cast<FileImpl*>(file); }
+quire_file* handle(FileImpl* file) { return reinterpret_cast<quire_file*>(file); }
+
+int failed(const FileImpl& file, const char* what, int errnum) {
+  report_error(errnum, "%s of %s", what, file.path.c_str());
+  return -1;
+}
+
+[[gnu::cold]] ssize_t failed_at(const FileImpl& file, const char* what, size_t count, off_t offset, int errnum) {
+  report_error(errnum, "%s of %zu bytes at offset %lld of %s", what, count, static_cast<long long>(offset),
+               file.path.c_str());
+  return -1;
+}
+
+// The checks every ranged call shares. 0 or an errno.
+int check_range(size_t count, off_t offset) {
+  if (offset < 0) return quire::fail_with(EINVAL, "the offset is negative"), EINVAL;
+  if (count > static_cast<size_t>(SSIZE_MAX)) return quire::fail_with(EINVAL, "the length passes SSIZE_MAX"), EINVAL;
+  if (count > static_cast<size_t>(INT64_MAX - offset)) {
+    return quire::fail_with(EINVAL, "offset plus length passes the largest off_t"), EINVAL;
+  }
+  return 0;
+}
+
+constexpr int kKnownRwf = RWF_NOWAIT | RWF_DSYNC | RWF_SYNC | RWF_APPEND | RWF_HIPRI;
+
+int check_vector(const iovec* iov, int iovcnt, off_t offset, int rwf_flags) {
+  if (iovcnt < 0 || iovcnt > IOV_MAX) return quire::fail_with(EINVAL, "%d buffers: 0 to %d are allowed", iovcnt, IOV_MAX), EINVAL;
+  if ((rwf_flags & ~kKnownRwf) != 0) {
+    return quire::fail_with(EOPNOTSUPP, "RWF flags %#x are not supported", static_cast<unsigned>(rwf_flags & ~kKnownRwf)), EOPNOTSUPP;
+  }
+  const auto length = quire::vectors_length(std::span(iov, static_cast<size_t>(iovcnt)));
+  if (!length.ok()) return length.errnum();
+  return check_range(length.value(), offset);
+}
+
+unsigned io_flags(int rwf_flags) {
+  unsigned flags = 0;
+  if ((rwf_flags & RWF_NOWAIT) != 0) flags |= quire::kIoNoWait;
+  if ((rwf_flags & RWF_APPEND) != 0) flags |= quire::kIoAppend;
+  if ((rwf_flags & RWF_DSYNC) != 0) flags |= quire::kIoDataSync;
+  if ((rwf_flags & RWF_SYNC) != 0) flags |= quire::kIoSync;
+  return flags;
+}
+
+}  // namespace
+
+extern "C" {
+
+const char* quire_error_message(void) { return quire::error_message(); }
+
+quire_cache* quire_cache_create(const quire_options* options) {
+  quire::CacheOptions wanted;
+  quire_options given = {};
+  if (options != nullptr) {
+    if (options->struct_size < offsetof(quire_options, memory) + sizeof(size_t) || options->struct_size > 4096) {
+      static_cast<void>(quire::fail_with(EINVAL, "struct_size is %zu: set it to sizeof(quire_options)", options->struct_size));
+      report_error(EINVAL, "quire_cache_create");
+      return nullptr;
+    }
+    std::memcpy(&given, options, std::min(options->struct_size, sizeof given));
+    for (size_t i = sizeof given; i < options->struct_size; ++i) {
+      if (reinterpret_cast<const unsigned char*>(options)[i] == 0) continue;
+      static_cast<void>(quire::fail_with(EINVAL, "an option of a newer quire is set"));
+      report_error(EINVAL, "quire_cache_create");
+      return nullptr;
+    }
+  }
+  if ((given.flags & ~(QUIRE_NO_IO_URING | QUIRE_NO_DIRECT)) != 0) {
+    static_cast<void>(quire::fail_with(EINVAL, "flags %#x are not known", given.flags));
+    report_error(EINVAL, "quire_cache_create");
+    return nullptr;
+  }
+  wanted.memory = given.memory;
+  wanted.io_depth = given.io_depth;
+  wanted.use_io_uring = (given.flags & QUIRE_NO_IO_URING) == 0;
+  wanted.use_direct = (given.flags & QUIRE_NO_DIRECT) == 0;
+  try {
+    auto cache = CacheImpl::create(wanted);
+    if (cache.ok()) return reinterpret_cast<quire_cache*>(cache.take().release());
+    report_error(cache.errnum(), "quire_cache_create");
+  } catch (const std::bad_alloc&) {
+    report_error(ENOMEM, "quire_cache_create");
+  }
+  return nullptr;
+}
+
+int quire_cache_destroy(quire_cache* cache, unsigned flags) {
+  if ((flags & ~QUIRE_DISCARD) != 0) {
+    static_cast<void>(quire::fail_with(EINVAL, "flags %#x are not known", flags));
+    report_error(EINVAL, "quire_cache_destroy");
+    return -1;
+  }
+  const auto status = impl(cache).shut_down((flags & QUIRE_DISCARD) != 0);
+  if (!status.ok()) {
+    report_error(status.errnum(), "quire_cache_destroy");
+    return -1;
+  }
+  delete &impl(cache);
+  return 0;
+}
+
+quire_file* quire_open(quire_cache* cache, const char* path, int flags, mode_t mode) {
+  try {
+    auto file = impl(cache).open(path, flags, mode);
+    if (file.ok()) return handle(file.value());
+    report_error(file.errnum(), "open of %s", path);
+  } catch (const std::bad_alloc&) {
+    report_error(ENOMEM, "open of %s", path);
+  }
+  return nullptr;
+}
+
+quire_file* quire_fdopen(quire_cache* cache, int fd) {
+  try {
+    auto file = impl(cache).open_fd(fd);
+    if (file.ok()) return handle(file.value());
+    report_error(file.errnum(), "open of descriptor %d", fd);
+  } catch (const std::bad_alloc&) {
+    report_error(ENOMEM, "open of descriptor %d", fd);
+  }
+  return nullptr;
+}
+
+int quire_close(quire_file* file) {
+  FileImpl& f = impl(file);
+  const auto status = f.owner->close(&f);
+  return status.ok() ? 0 : failed(f, "close (the handle stays open)", status.errnum());
+}
+
+ssize_t quire_pread(quire_file* file, void* buffer, size_t count, off_t offset) {
+  FileImpl& f = impl(file);
+  int errnum = check_range(count, offset);
+  if (errnum == 0) {
+    const iovec v{buffer, count};
+    const auto n = quire::file_read(f, std::span(&v, 1), static_cast<std::uint64_t>(offset), 0);
+    if (n.ok()) return static_cast<ssize_t>(n.value());
+    errnum = n.errnum();
+  }
+  return failed_at(f, "read", count, offset, errnum);
+}
+
+ssize_t quire_pwrite(quire_file* file, const void* buffer, size_t count, off_t offset) {
+  FileImpl& f = impl(file);
+  int errnum = check_range(count, offset);
+  if (errnum == 0) {
+    const iovec v{const_cast<void*>(buffer), count};
+    const auto n = quire::file_write(f, std::span(&v, 1), static_cast<std::uint64_t>(offset), 0);
+    if (n.ok()) return static_cast<ssize_t>(n.value());
+    errnum = n.errnum();
+  }
+  return failed_at(f, "write", count, offset, errnum);
+}
+
+ssize_t quire_preadv2(quire_file* file, const struct iovec* iov, int iovcnt, off_t offset, int rwf_flags) {
+  FileImpl& f = impl(file);
+  int errnum = check_vector(iov, iovcnt, offset, rwf_flags);
+  if (errnum == 0 && (rwf_flags & RWF_APPEND) != 0) {
+    errnum = (quire::fail_with(EOPNOTSUPP, "RWF_APPEND is for writes"), EOPNOTSUPP);
+  }
+  if (errnum == 0) {
+    const auto n = quire::file_read(f, std::span(iov, static_cast<size_t>(iovcnt)), static_cast<std::uint64_t>(offset),
+                                    io_flags(rwf_flags));
+    if (n.ok()) return static_cast<ssize_t>(n.value());
+    errnum = n.errnum();
+  }
+  report_error(errnum, "read at offset %lld of %s", static_cast<long long>(offset), f.path.c_str());
+  return -1;
+}
+
+ssize_t quire_pwritev2(quire_file* file, const struct iovec* iov, int iovcnt, off_t offset, int rwf_flags) {
+  FileImpl& f = impl(file);
+  int errnum = check_vector(iov, iovcnt, offset, rwf_flags);
+  if (errnum == 0) {
+    const auto n = quire::file_write(f, std::span(iov, static_cast<size_t>(iovcnt)), static_cast<std::uint64_t>(offset),
+                                     io_flags(rwf_flags));
+    if (n.ok()) return static_cast<ssize_t>(n.value());
+    errnum = n.errnum();
+  }
+  report_error(errnum, "write at offset %lld of %s", static_cast<long long>(offset), f.path.c_str());
+  return -1;
+}
+
+int quire_ftruncate(quire_file* file, off_t size) {
+  FileImpl& f = impl(file);
+  int errnum = size < 0 ? (quire::fail_with(EINVAL, "the size is negative"), EINVAL) : 0;
+  if (errnum == 0) {
+    const auto status = quire::file_truncate(f, static_cast<std::uint64_t>(size));
+    if (status.ok()) return 0;
+    errnum = status.errnum();
+  }
+  report_error(errnum, "truncate to %lld bytes of %s", static_cast<long long>(size), f.path.c_str());
+  return -1;
+}
+
+int quire_fsync(quire_file* file) {
+  const auto status = quire::file_sync(impl(file), false);
+  return status.ok() ? 0 : failed(impl(file), "sync", status.errnum());
+}
+
+int quire_fdatasync(quire_file* file) {
+  const auto status = quire::file_sync(impl(file), true);
+  return status.ok() ? 0 : failed(impl(file), "data sync", status.errnum());
+}
+
+int quire_fstat(quire_file* file, struct stat* st) {
+  const auto status = quire::file_stat(impl(file), st);
+  return status.ok() ? 0 : failed(impl(file), "stat", status.errnum());
+}
+
+ssize_t quire_stats_json(quire_cache* cache, char* buffer, size_t size) {
+  try {
+    const auto status = quire::check_not_forked(impl(cache).cache());
+    if (!status.ok()) {
+      report_error(status.errnum(), "quire_stats_json");
+      return -1;
+    }
+    const std::string text = impl(cache).stats_json();
+    if (size != 0) {
+      const size_t n = std::min(size - 1, text.size());
+      std::memcpy(buffer, text.data(), n);
+      buffer[n] = '\0';
+    }
+    return static_cast<ssize_t>(text.size());
+  } catch (const std::bad_alloc&) {
+    report_error(ENOMEM, "quire_stats_json");
+    return -1;
+  }
+}
+
+}  // extern "C"

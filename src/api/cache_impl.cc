@@ -1,0 +1,235 @@
+// Opening, closing and keeping files. Guarantees: R3, D1.  Locks: the file table (before all others).
+#include "api/cache_impl.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <new>
+
+#include "base/error.h"
+#include "cache/fill.h"
+#include "cache/invalidate.h"
+#include "cache/writeback.h"
+
+namespace quire {
+namespace {
+
+constexpr std::size_t kMaxIdleFiles = 256;
+
+std::uint64_t next_inode_id() {
+  static Atomic<std::uint64_t> last;
+  return last.fetch_add(1, memory_order_relaxed) + 1;
+}
+
+}  // namespace
+
+LockClass& CacheImpl::table_lock_class() {
+  static LockClass lock_class{"file table"};
+  return lock_class;
+}
+
+Result<std::unique_ptr<CacheImpl>> CacheImpl::create(const CacheOptions& options) {
+  std::unique_ptr<CacheImpl> impl(new (std::nothrow) CacheImpl(options));
+  if (impl == nullptr) return fail(ENOMEM);
+  PageCacheOptions cache_options;
+  cache_options.memory = options.memory;
+  if (cache_options.memory == 0) {
+    cache_options.memory =
+        static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGESIZE)) / 4;
+  }
+  if (options.io_depth != 0) cache_options.io_depth = options.io_depth;
+  cache_options.use_io_uring = options.use_io_uring;
+  QUIRE_TRY(impl->cache_.create(cache_options));
+  register_cache(*impl);
+  return impl;
+}
+
+CacheImpl::~CacheImpl() { unregister_cache(*this); }
+
+void CacheImpl::empty(HostInode& inode) {
+  // No handle is usable: nothing else reads, writes or fills, but for reclaim and the flusher, whom `remove` drains.
+  RangeGuard remove(inode.inode.mapping.invalidate);
+  remove.acquire(0, kRangeEnd, kRemove);
+  remove_folios(inode.inode.mapping, 0, UINT64_MAX);
+}
+
+Status CacheImpl::attach_locked(HostInode& inode, HostDescriptors files, bool writable) {
+  if (inode.handles != 0) {
+    if (!writable) return {};
+    return inode.host->allow_writing(std::move(files));
+  }
+  QUIRE_TRY(inode.host->attach(std::move(files), writable));
+  // Under the lock nobody else changes it (nobody of quire's): is it what we knew?
+  const auto locked = inode.host->identity();
+  const bool same = locked.ok() && inode.identity.certain && locked.value().birth_ns == inode.identity.birth_ns &&
+                    locked.value().modified_ns == inode.identity.modified_ns &&
+                    locked.value().changed_ns == inode.identity.changed_ns && locked.value().size == inode.identity.size;
+  if (!same) empty(inode);  // in doubt, too
+  inode.inode.mapping.size.store(inode.host->size(), memory_order_release);
+  inode.inode.mapping.backing_changed.store(writable, memory_order_release);
+  return {};
+}
+
+// `file` says how it was opened; the rest of it is filled in here.
+Result<FileImpl*> CacheImpl::open_files(HostDescriptors files, std::unique_ptr<FileImpl> file) {
+  const auto identity = identify_host_file(files.buffered);
+  QUIRE_TRY(identity);
+  MutexLock lock(table_mutex_);
+  QUIRE_TRY(check_not_forked(cache_));
+  const Key key{identity.value().device, identity.value().inode};
+  auto& slot = files_[key];
+  if (slot == nullptr) {
+    HostOptions host_options{options_.use_direct, options_.use_io_uring, &cache_.io_stats, cache_.io_thread.get()};
+    slot = std::make_unique<HostInode>(cache_, std::make_unique<HostBacking>(host_options), next_inode_id());
+  }
+  HostInode& inode = *slot;
+  const Status attached = attach_locked(inode, std::move(files), file->writable);
+  if (!attached.ok()) {
+    if (inode.handles == 0) {
+      if (inode.host->attached()) inode.host->detach();
+      if (inode.inode.mapping.folio_count.load(memory_order_relaxed) == 0) files_.erase(key);
+    }
+    return fail(attached.errnum());
+  }
+  ++inode.handles;
+  ++handles_;
+  if (file->writable) ++inode.writers;
+  file->inode = &inode.inode;
+  file->error_seen.store(sample_error(inode.inode.mapping), memory_order_relaxed);
+  file->owner = this;
+  file->host = &inode;
+  return file.release();
+}
+
+Result<FileImpl*> CacheImpl::open(const char* path, int flags, mode_t mode) {
+  QUIRE_TRY(check_not_forked(cache_));
+  if ((flags & O_DIRECT) != 0) return fail_with(ENOSYS, "direct I/O through quire is not built yet: open without O_DIRECT");
+  if ((flags & O_ACCMODE) == O_ACCMODE) return fail_with(EINVAL, "the access mode is none of O_RDONLY, O_WRONLY, O_RDWR");
+  auto files = open_host_path(path, flags, mode);
+  QUIRE_TRY(files);
+  auto wanted = std::make_unique<FileImpl>();
+  wanted->readable = (flags & O_ACCMODE) != O_WRONLY;
+  wanted->writable = (flags & O_ACCMODE) != O_RDONLY;
+  wanted->append = (flags & O_APPEND) != 0;
+  wanted->full_sync = (flags & O_SYNC) == O_SYNC;
+  wanted->data_sync = (flags & O_DSYNC) != 0;
+  wanted->path = path;
+  auto file = open_files(files.take(), std::move(wanted));
+  QUIRE_TRY(file);
+  if ((flags & O_TRUNC) != 0 && file.value()->writable && !file.value()->host->host->block_device()) {
+    const Status truncated = file_truncate(*file.value(), 0);
+    if (!truncated.ok()) {
+      static_cast<void>(close(file.value()));
+      return fail(truncated.errnum());
+    }
+  }
+  return file;
+}
+
+Result<FileImpl*> CacheImpl::open_fd(int fd) {
+  QUIRE_TRY(check_not_forked(cache_));
+  auto wanted = std::make_unique<FileImpl>();
+  auto files = open_host_fd(fd, &wanted->readable, &wanted->writable, &wanted->append);
+  QUIRE_TRY(files);
+  wanted->path = "descriptor " + std::to_string(fd);
+  return open_files(files.take(), std::move(wanted));
+}
+
+Status CacheImpl::close(FileImpl* file) {
+  QUIRE_TRY(check_not_forked(cache_));
+  HostInode& inode = *file->host;
+  Mapping& mapping = inode.inode.mapping;
+  for (;;) {
+    {
+      MutexLock lock(table_mutex_);
+      const bool last_writer = file->writable && inode.writers == 1;
+      if (!last_writer || (mapping.unstable_count.load(memory_order_acquire) == 0 &&
+                           !mapping.backing_changed.load(memory_order_acquire))) {
+        --inode.handles;
+        --handles_;
+        unclosed_.erase(file);
+        if (file->writable && --inode.writers == 0) inode.host->stop_writing();
+        if (inode.handles == 0) {
+          make_idle_locked(inode);
+          trim_idle_locked();
+        }
+        break;
+      }
+    }
+    // The last writer writes back before it gives up the lock; outside the table's lock, which others need meanwhile.
+    const Status synced = inode_sync(inode.inode);
+    if (!synced.ok()) {
+      MutexLock lock(table_mutex_);
+      unclosed_.insert(file);
+      return synced;
+    }
+  }
+  delete file;
+  return {};
+}
+
+void CacheImpl::make_idle_locked(HostInode& inode) {
+  drain_ahead(inode.inode.mapping);
+  const auto identity = inode.host->identity();
+  inode.identity = identity.ok() ? identity.value() : HostIdentity{};
+  inode.host->detach();
+  inode.idle_since = ++idle_clock_;
+}
+
+void CacheImpl::trim_idle_locked() {
+  std::size_t idle = 0;
+  for (auto it = files_.begin(); it != files_.end();) {
+    HostInode& inode = *it->second;
+    const bool useless = inode.inode.mapping.folio_count.load(memory_order_acquire) == 0 || !inode.identity.certain;
+    if (inode.handles == 0 && useless) {
+      empty(inode);
+      it = files_.erase(it);
+      continue;
+    }
+    idle += inode.handles == 0;
+    ++it;
+  }
+  while (idle > kMaxIdleFiles) {
+    auto oldest = files_.end();
+    for (auto it = files_.begin(); it != files_.end(); ++it) {
+      if (it->second->handles != 0) continue;
+      if (oldest == files_.end() || it->second->idle_since < oldest->second->idle_since) oldest = it;
+    }
+    empty(*oldest->second);
+    files_.erase(oldest);
+    --idle;
+  }
+}
+
+Status CacheImpl::shut_down(bool discard) {
+  QUIRE_TRY(check_not_forked(cache_));
+  MutexLock lock(table_mutex_);
+  if (handles_ != 0 && !discard) {
+    return fail_with(EBUSY, "%u file handles are still open: close them first", handles_);
+  }
+  if (handles_ != unclosed_.size()) {
+    return fail_with(EBUSY, "%u file handles are still open, and QUIRE_DISCARD drops only those whose close has failed",
+                     handles_ - static_cast<unsigned>(unclosed_.size()));
+  }
+  for (FileImpl* file : unclosed_) {
+    --file->host->handles;
+    delete file;
+  }
+  unclosed_.clear();
+  handles_ = 0;
+  for (auto& [key, inode] : files_) empty(*inode);
+  files_.clear();
+  return {};
+}
+
+void CacheImpl::after_fork_child() {
+  cache_.forked.store(true, memory_order_relaxed);
+  for (auto& [key, inode] : files_) {
+    inode->inode.mapping.gate.poison();
+    inode->host->close_in_child();
+  }
+  table_mutex_.unlock();
+}
+
+}  // namespace quire

@@ -1,0 +1,88 @@
+// One cache as the APIs see it: the page cache, the table of its files, and what a fork must close.
+// Thread safety: every call from any thread; destroy() alone with nothing else running.
+//
+// The table's lock comes before every other lock and is held over host opens, locks and closes, never over I/O of data.
+// A file's states: absent -> (open) attached, with handles -> (last close) idle: folios kept, no descriptors -> (open,
+// identity the same) attached, or (identity changed, in doubt) emptied first; idle -> (no folios, or too many) absent.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "cache/page_cache.h"
+#include "fs/open_file.h"
+#include "host/host_backing.h"
+#include "quire/result.h"
+
+namespace quire {
+
+struct HostInode {
+  HostInode(PageCache& cache, std::unique_ptr<HostBacking> backing, std::uint64_t id)
+      : host(backing.get()), inode(cache, std::move(backing), id) {}
+  HostBacking* host;
+  Inode inode;
+  HostIdentity identity;  // while idle: as it was when the last handle was closed
+  unsigned handles = 0;
+  unsigned writers = 0;
+  std::uint64_t idle_since = 0;  // order of becoming idle
+};
+
+struct FileImpl : OpenFile {
+  class CacheImpl* owner = nullptr;
+  HostInode* host = nullptr;
+  std::string path;  // for messages
+};
+
+struct CacheOptions {
+  std::size_t memory = 0;  // bytes; 0: a quarter of the machine's
+  unsigned io_depth = 0;   // 0: 128
+  bool use_io_uring = true;
+  bool use_direct = true;
+};
+
+class CacheImpl {
+ public:
+  static Result<std::unique_ptr<CacheImpl>> create(const CacheOptions& options);
+  ~CacheImpl();
+
+  Result<FileImpl*> open(const char* path, int flags, mode_t mode);
+  Result<FileImpl*> open_fd(int fd);
+  Status close(FileImpl* file);  // frees it on success
+  // Writes back and forgets every file. EBUSY while handles are open. On success the object may be deleted.
+  Status shut_down(bool discard);
+
+  PageCache& cache() { return cache_; }
+  std::string stats_json();
+
+  // Around fork(), by the handlers of fork.cc.
+  void before_fork() ACQUIRE(table_mutex_) { table_mutex_.lock(); }
+  void after_fork_parent() RELEASE(table_mutex_) { table_mutex_.unlock(); }
+  void after_fork_child() RELEASE(table_mutex_);
+
+ private:
+  using Key = std::pair<std::uint64_t, std::uint64_t>;  // device, inode
+
+  explicit CacheImpl(const CacheOptions& options) : options_(options) {}
+  Result<FileImpl*> open_files(HostDescriptors files, std::unique_ptr<FileImpl> file);
+  Status attach_locked(HostInode& inode, HostDescriptors files, bool writable) REQUIRES(table_mutex_);
+  void make_idle_locked(HostInode& inode) REQUIRES(table_mutex_);
+  void trim_idle_locked() REQUIRES(table_mutex_);
+  void empty(HostInode& inode);
+
+  const CacheOptions options_;
+  PageCache cache_;
+  Mutex table_mutex_{table_lock_class()};
+  std::map<Key, std::unique_ptr<HostInode>> files_ GUARDED_BY(table_mutex_);
+  unsigned handles_ GUARDED_BY(table_mutex_) = 0;
+  std::set<FileImpl*> unclosed_ GUARDED_BY(table_mutex_);  // whose close failed: still open, but may be discarded
+  std::uint64_t idle_clock_ GUARDED_BY(table_mutex_) = 0;
+  static LockClass& table_lock_class();
+};
+
+// fork.cc: living caches, so that a child closes what it must not keep.
+void register_cache(CacheImpl& cache);
+void unregister_cache(CacheImpl& cache);
+
+}  // namespace quire

@@ -1,0 +1,120 @@
+// The C++ API over the C one: one meaning for both.
+#include <cerrno>
+
+#include "quire/quire.hpp"
+
+namespace quire {
+namespace {
+
+Result<std::size_t> counted(ssize_t n) {
+  if (n < 0) return fail(errno);
+  return static_cast<std::size_t>(n);
+}
+
+Status done(int rc) {
+  if (rc != 0) return fail(errno);
+  return {};
+}
+
+}  // namespace
+
+File& File::operator=(File&& other) noexcept {
+  if (this != &other) {
+    if (file_ != nullptr) quire_close(file_);
+    file_ = std::exchange(other.file_, nullptr);
+  }
+  return *this;
+}
+
+File::~File() {
+  if (file_ != nullptr) quire_close(file_);
+}
+
+Result<std::size_t> File::read(std::span<std::byte> to, std::uint64_t offset) {
+  return counted(quire_pread(file_, to.data(), to.size(), static_cast<off_t>(offset)));
+}
+
+Result<std::size_t> File::readv(std::span<const iovec> to, std::uint64_t offset, int rwf_flags) {
+  return counted(quire_preadv2(file_, to.data(), static_cast<int>(to.size()), static_cast<off_t>(offset), rwf_flags));
+}
+
+Result<std::size_t> File::write(std::span<const std::byte> from, std::uint64_t offset) {
+  return counted(quire_pwrite(file_, from.data(), from.size(), static_cast<off_t>(offset)));
+}
+
+Result<std::size_t> File::writev(std::span<const iovec> from, std::uint64_t offset, int rwf_flags) {
+  return counted(quire_pwritev2(file_, from.data(), static_cast<int>(from.size()), static_cast<off_t>(offset), rwf_flags));
+}
+
+Result<std::size_t> File::append(std::span<const std::byte> from) {
+  const iovec v{const_cast<std::byte*>(from.data()), from.size()};
+  return counted(quire_pwritev2(file_, &v, 1, 0, RWF_APPEND));
+}
+
+Status File::truncate(std::uint64_t size) { return done(quire_ftruncate(file_, static_cast<off_t>(size))); }
+Status File::sync() { return done(quire_fsync(file_)); }
+Status File::data_sync() { return done(quire_fdatasync(file_)); }
+
+Result<std::uint64_t> File::size() const {
+  struct stat st;
+  if (quire_fstat(file_, &st) != 0) return fail(errno);
+  return static_cast<std::uint64_t>(st.st_size);
+}
+
+Status File::close() {
+  if (file_ == nullptr) return {};
+  const int rc = quire_close(file_);
+  if (rc == 0) file_ = nullptr;
+  return done(rc);
+}
+
+Cache& Cache::operator=(Cache&& other) noexcept {
+  if (this != &other) {
+    if (cache_ != nullptr) quire_cache_destroy(cache_, QUIRE_DISCARD);
+    cache_ = std::exchange(other.cache_, nullptr);
+  }
+  return *this;
+}
+
+Cache::~Cache() {
+  if (cache_ != nullptr) quire_cache_destroy(cache_, QUIRE_DISCARD);
+}
+
+Result<Cache> Cache::create(const CacheConfig& config) {
+  quire_options options{sizeof(quire_options), config.memory, config.io_depth, config.flags};
+  quire_cache* cache = quire_cache_create(&options);
+  if (cache == nullptr) return fail(errno);
+  return Cache(cache);
+}
+
+Result<File> Cache::open(const char* path, int flags, mode_t mode) {
+  quire_file* file = quire_open(cache_, path, flags, mode);
+  if (file == nullptr) return fail(errno);
+  return File(file);
+}
+
+Result<File> Cache::open_fd(int fd) {
+  quire_file* file = quire_fdopen(cache_, fd);
+  if (file == nullptr) return fail(errno);
+  return File(file);
+}
+
+std::string Cache::stats_json() const {
+  std::string text(4096, '\0');
+  for (;;) {
+    const ssize_t length = quire_stats_json(cache_, text.data(), text.size());
+    if (length < 0) return {};
+    const bool fits = static_cast<std::size_t>(length) < text.size();
+    text.resize(static_cast<std::size_t>(length) + (fits ? 0 : 1));
+    if (fits) return text;
+  }
+}
+
+Status Cache::destroy(bool discard) {
+  if (cache_ == nullptr) return {};
+  const int rc = quire_cache_destroy(cache_, discard ? QUIRE_DISCARD : 0);
+  if (rc == 0) cache_ = nullptr;
+  return done(rc);
+}
+
+}  // namespace quire

@@ -1,0 +1,222 @@
+// The three shapes of a buffered write. See buffered_write.h.
+#include "cache/buffered_write.h"
+
+#include <algorithm>
+#include <cerrno>
+
+#include "base/error.h"
+#include "cache/fill.h"
+#include "sync/rcu.h"
+
+namespace quire {
+
+bool write_fast(Mapping& mapping, const char* from, std::size_t count, std::uint64_t offset) {
+  const std::uint64_t page = offset >> kPageShift;
+  Folio* folio;
+  {
+    RcuReadLock rcu;
+    folio = folio_of(mapping.pages.load(page));
+    // No reference is needed: a folio that we have locked, and that still is this page's, is not removed or recycled.
+    if (folio == nullptr || !try_lock_folio(*folio)) return false;
+    if (!folio_is(*folio, &mapping, page) || !folio->has(kUptodate)) {
+      unlock_folio(*folio);  // recycled between lookup and lock, or its fill failed
+      return false;
+    }
+  }
+  const std::uint64_t inside = offset - (folio->index.load(memory_order_relaxed) << kPageShift);
+  if (inside + count > folio->size_bytes()) {
+    unlock_folio(*folio);
+    return false;
+  }
+  set_dirty(mapping, *folio);
+  begin_change(*folio);
+  racy_copy_to_folio(folio->bytes() + inside, from, count);
+  if (offset + count > mapping.size.load(memory_order_relaxed)) {
+    mapping.size.store(offset + count, memory_order_release);
+  }
+  end_change(*folio);
+  unlock_folio(*folio);
+  return true;
+}
+
+namespace {
+
+// One write in its steps. Folios are found again by page in each pass: between lock_all and unlock_all all of them are
+// in the mapping, locked and referenced, so a lookup cannot fail and no list of them is kept.
+class Write {
+ public:
+  Write(Mapping& mapping, std::uint64_t offset, std::size_t count)
+      : mapping_(mapping), offset_(offset), end_(offset + count), size_(mapping.size.load(memory_order_acquire)) {}
+
+  Status fill_edges(FrameReservation& frames, const CacheContext& context);
+  Status lock_all(FrameReservation& frames);
+  void change(UserBuffer& from);
+  void unlock_all() { release(first_page(), last_page(), false); }
+  void drop_edges();
+
+ private:
+  std::uint64_t first_page() const { return offset_ >> kPageShift; }
+  std::uint64_t last_page() const { return (end_ - 1) >> kPageShift; }
+  bool covers(std::uint64_t start, std::uint64_t length) const { return offset_ <= start && start + length <= end_; }
+  bool is_partial(std::uint64_t page) const { return !covers(page << kPageShift, kPageSize); }
+  Folio& locked_folio(std::uint64_t page);
+  Status fill_edge(std::uint64_t page, Folio** edge, FrameReservation& frames, const CacheContext& context);
+  Status lock_page(std::uint64_t page, FrameReservation& frames);
+  void copy_into(Folio& folio, UserBuffer& from);
+  void release(std::uint64_t first, std::uint64_t last, bool undo);
+  template <typename Each>
+  void for_each(std::uint64_t first, std::uint64_t last, Each each);
+
+  Mapping& mapping_;
+  const std::uint64_t offset_, end_, size_;
+  Folio* edges_[2] = {nullptr, nullptr};  // referenced, so that reclaim leaves them alone until they are locked
+};
+
+Folio& Write::locked_folio(std::uint64_t page) {
+  RcuReadLock rcu;
+  Folio* folio = folio_of(mapping_.pages.load(page));
+  CHECK(folio != nullptr);
+  DCHECK(folio->has(kLocked));
+  return *folio;
+}
+
+template <typename Each>
+void Write::for_each(std::uint64_t first, std::uint64_t last, Each each) {
+  for (std::uint64_t page = first; page <= last;) {
+    Folio& folio = locked_folio(page);
+    const std::uint64_t next = folio.index.load(memory_order_relaxed) + folio.pages();
+    each(folio);
+    page = next;
+  }
+}
+
+Status Write::fill_edge(std::uint64_t page, Folio** edge, FrameReservation& frames, const CacheContext& context) {
+  for (;;) {
+    Folio* folio = get_folio(mapping_, page);
+    if (folio == nullptr) {
+      if ((page << kPageShift) >= size_) return {};  // all past the end: zeros, no read needed
+      QUIRE_TRY(fill_range(mapping_, page, page, frames, context));
+      continue;
+    }
+    const Status ready = wait_uptodate(mapping_, *folio, page, context);
+    if (ready.ok()) {
+      *edge = folio;
+      return {};
+    }
+    mapping_.cache.put_folio(*folio);
+    if (ready.errnum() != ESTALE) return ready;
+  }
+}
+
+Status Write::fill_edges(FrameReservation& frames, const CacheContext& context) {
+  if (is_partial(first_page())) QUIRE_TRY(fill_edge(first_page(), &edges_[0], frames, context));
+  if (last_page() != first_page() && is_partial(last_page())) {
+    QUIRE_TRY(fill_edge(last_page(), &edges_[1], frames, context));
+  }
+  return {};
+}
+
+void Write::drop_edges() {
+  for (Folio*& edge : edges_) {
+    if (edge != nullptr) mapping_.cache.put_folio(*edge);
+    edge = nullptr;
+  }
+}
+
+Status Write::lock_page(std::uint64_t page, FrameReservation& frames) {
+  for (;;) {
+    Folio* folio = get_folio(mapping_, page);
+    if (folio != nullptr) {
+      lock_folio(*folio);
+      if (!folio_is(*folio, &mapping_, page)) {
+        unlock_folio(*folio);  // removed while we waited for its lock
+        mapping_.cache.put_folio(*folio);
+        continue;
+      }
+      if (folio->has(kUptodate) || !is_partial(page)) return {};
+      unlock_folio(*folio);
+      mapping_.cache.put_folio(*folio);
+      return fail(EIO);  // an edge past the end, which somebody else failed to fill
+    }
+    Folio* frame = frames.take();
+    CHECK(frame != nullptr);  // the reservation was for every page of the range
+    const Status inserted = insert_new(mapping_, *frame, page);
+    if (inserted.ok()) {
+      mapping_.cache.stats.count(Counter::zero_fills);
+      if (is_partial(page)) racy_zero_folio(frame->bytes(), frame->size_bytes());
+      return {};
+    }
+    frames.put(*frame);
+    if (inserted.errnum() != EEXIST) return inserted;
+  }
+}
+
+Status Write::lock_all(FrameReservation& frames) {
+  for (std::uint64_t page = first_page(); page <= last_page();) {
+    const Status locked = lock_page(page, frames);
+    if (!locked.ok()) {
+      if (page != first_page()) release(first_page(), page - 1, true);
+      return locked;
+    }
+    Folio& folio = locked_folio(page);
+    page = folio.index.load(memory_order_relaxed) + folio.pages();
+  }
+  return {};
+}
+
+// Unlocks and drops the references; `undo` also takes out what was only just instantiated and holds nothing yet.
+void Write::release(std::uint64_t first, std::uint64_t last, bool undo) {
+  for_each(first, last, [&](Folio& folio) {
+    if (undo && !folio.has(kUptodate)) remove_folio(mapping_, folio);
+    unlock_folio(folio);
+    mapping_.cache.put_folio(folio);
+  });
+}
+
+void Write::copy_into(Folio& folio, UserBuffer& from) {
+  const std::uint64_t start = folio.index.load(memory_order_relaxed) << kPageShift;
+  const std::uint64_t low = std::max(offset_, start);
+  const std::uint64_t high = std::min<std::uint64_t>(end_, start + folio.size_bytes());
+  from.copy_to_folio(folio.bytes() + (low - start), high - low);
+}
+
+void Write::change(UserBuffer& from) {
+  const std::uint64_t first = first_page(), last = last_page();
+  for_each(first, last, [&](Folio& folio) { set_dirty(mapping_, folio); });
+  const auto grow = [&] {
+    if (end_ > size_) mapping_.size.store(end_, memory_order_release);  // the range lock reaches to infinity: still size_
+  };
+  if (last - first < kFewFolios) {
+    mapping_.cache.stats.count(Counter::writes_few);
+    for_each(first, last, [&](Folio& folio) { begin_change(folio); });
+    for_each(first, last, [&](Folio& folio) { copy_into(folio, from); });
+    grow();
+    for_each(first, last, [&](Folio& folio) { end_change(folio); });
+    return;
+  }
+  mapping_.cache.stats.count(Counter::writes_gate);
+  ClosedGate gate(mapping_.gate, std::min(offset_, size_), end_);
+  for_each(first, last, [&](Folio& folio) {
+    begin_change(folio);
+    copy_into(folio, from);
+    end_change(folio);
+  });
+  grow();
+}
+
+}  // namespace
+
+Status write_locked(Mapping& mapping, UserBuffer& from, std::uint64_t offset, std::size_t count,
+                    FrameReservation& frames, const CacheContext& context) {
+  Write write(mapping, offset, count);
+  Status status = write.fill_edges(frames, context);
+  if (status.ok()) status = write.lock_all(frames);
+  if (status.ok()) {
+    write.change(from);
+    write.unlock_all();
+  }
+  write.drop_edges();
+  return status;
+}
+
+}  // namespace quire

@@ -1,0 +1,269 @@
+// Synchronous and asynchronous fills over FillBatch. See fill.h.
+#include "cache/fill.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <memory>
+#include <new>
+
+#include "base/error.h"
+
+namespace quire {
+
+void FillBatch::insert(std::uint64_t first, std::uint64_t last, FrameReservation& frames, std::uint64_t mark_page) {
+  for (std::uint64_t page = first; page <= last && count_ < kMaxFolios; ++page) {
+    Folio* frame = frames.take();
+    if (frame == nullptr) return;
+    if (!insert_new(mapping_, *frame, page).ok()) {  // there is one, or no memory for the index: not ours to fill
+      frames.put(*frame);
+      continue;
+    }
+    if (page == mark_page) frame->flags.fetch_or(kReadahead, memory_order_relaxed);
+    folios_[count_++] = frame;
+    if (page == UINT64_MAX) return;
+  }
+}
+
+// Queues the part of a written extent that starts in folio *at, as far as contiguous folios go.
+bool FillBatch::add_request(const Extent& extent, std::size_t* at) {
+  if (request_count_ == kMaxRequests) return false;
+  Request& request = requests_[request_count_];
+  request = Request{};
+  request.op = IoOp::read;
+  request.offset = extent.address;
+  const std::size_t vectors_first = vector_count_;
+  std::uint64_t offset = extent.offset;
+  const std::uint64_t end = extent.offset + extent.length;
+  for (std::size_t i = *at; offset < end && vector_count_ < vectors_.size(); ++i) {
+    const std::uint64_t start = folios_[i]->index.load(memory_order_relaxed) << kPageShift;
+    const std::uint64_t inside = offset - start;
+    const std::uint64_t n = std::min<std::uint64_t>(end - offset, folios_[i]->size_bytes() - inside);
+    vectors_[vector_count_++] = iovec{folios_[i]->bytes() + inside, n};
+    offset += n;
+  }
+  if (offset < end) return false;  // no room for its vectors
+  request.buffers = std::span(&vectors_[vectors_first], vector_count_ - vectors_first);
+  file_offsets_[request_count_] = extent.offset;
+  request_list_[request_count_] = &request;
+  ++request_count_;
+  return true;
+}
+
+int FillBatch::plan() {
+  backing_size_ = mapping_.backing->size();
+  planned_to_ = UINT64_MAX;
+  for (std::size_t i = 0; i < count_;) {
+    const std::uint64_t start = folios_[i]->index.load(memory_order_relaxed) << kPageShift;
+    std::size_t end_index = i;
+    std::uint64_t end = start;
+    while (end_index < count_ && folios_[end_index]->index.load(memory_order_relaxed) << kPageShift == end) {
+      end += folios_[end_index++]->size_bytes();
+    }
+    std::size_t at = i;
+    for (std::uint64_t offset = start; offset < end;) {
+      const auto mapped = mapping_.backing->map(offset, end - offset);
+      if (!mapped.ok()) plan_error_ = mapped.errnum();
+      while (folios_[at]->index.load(memory_order_relaxed) * kPageSize + folios_[at]->size_bytes() <= offset) ++at;
+      if (plan_error_ != 0 || (mapped.value().kind == ExtentKind::written && !add_request(mapped.value(), &at))) {
+        planned_to_ = offset;
+        return plan_error_;
+      }
+      const Extent& extent = mapped.value();
+      std::size_t zero_at = at;
+      for (std::uint64_t zero = offset; extent.kind != ExtentKind::written && zero < offset + extent.length;) {
+        const std::uint64_t folio_start = folios_[zero_at]->index.load(memory_order_relaxed) << kPageShift;
+        const std::uint64_t stop = std::min(offset + extent.length, folio_start + folios_[zero_at]->size_bytes());
+        racy_zero_folio(folios_[zero_at]->bytes() + (zero - folio_start), stop - zero);
+        zero = stop;
+        ++zero_at;
+      }
+      offset += extent.length;
+    }
+    i = end_index;
+  }
+  return 0;
+}
+
+void FillBatch::settle(std::size_t index, bool ok) {
+  Folio& folio = *folios_[index];
+  if (!ok) return;
+  const std::uint64_t start = folio.index.load(memory_order_relaxed) << kPageShift;
+  if (start + folio.size_bytes() > backing_size_) {  // bytes past the end are zero, whatever the block holds
+    const std::uint64_t valid = backing_size_ > start ? backing_size_ - start : 0;
+    racy_zero_folio(folio.bytes() + valid, folio.size_bytes() - valid);
+  }
+  make_uptodate(folio);
+}
+
+int FillBatch::finish() {
+  int first_error = plan_error_;
+  std::array<bool, kMaxFolios> failed{};
+  for (std::size_t r = 0; r < request_count_; ++r) {
+    const Request& request = requests_[r];
+    const std::uint64_t offset = file_offsets_[r];
+    const std::uint64_t length = request.length();
+    int errnum = request.result < 0 ? static_cast<int>(-request.result) : 0;
+    const std::uint64_t got = errnum == 0 ? static_cast<std::uint64_t>(request.result) : 0;
+    if (errnum == 0 && got < length && offset + got < backing_size_) {
+      errnum = EIO;
+      (void)fail_with(EIO, "the file shrank underneath: its end was expected at byte %llu, and it ends at byte %llu",
+                      static_cast<unsigned long long>(backing_size_), static_cast<unsigned long long>(offset + got));
+    }
+    if (errnum == 0) continue;
+    if (first_error == 0) first_error = errnum;
+    // A failed request fails the folios past what it brought in; the good neighbours are read again by who wants them.
+    for (std::size_t i = 0; i < count_; ++i) {
+      const std::uint64_t start = folios_[i]->index.load(memory_order_relaxed) << kPageShift;
+      if (start < offset + length && offset + got < start + folios_[i]->size_bytes() && offset < start + folios_[i]->size_bytes()) {
+        failed[i] = true;
+      }
+    }
+  }
+  std::uint64_t filled = 0;
+  for (std::size_t i = 0; i < count_; ++i) {
+    const std::uint64_t start = folios_[i]->index.load(memory_order_relaxed) << kPageShift;
+    const bool ok = !failed[i] && start + folios_[i]->size_bytes() <= planned_to_;
+    settle(i, ok);
+    filled += ok;
+  }
+  mapping_.cache.stats.count(Counter::fills, filled);
+  mapping_.cache.stats.count(Counter::fill_requests, request_count_);
+  return first_error;
+}
+
+void FillBatch::detach_locks() {
+  for (std::size_t i = 0; i < count_; ++i) lock_detach(folios_[i]);
+}
+
+void FillBatch::release(bool async) {
+  PageCache& cache = mapping_.cache;
+  for (std::size_t i = count_; i-- > 0;) {
+    if (async) {
+      unlock_folio_async(*folios_[i]);
+    } else {
+      unlock_folio(*folios_[i]);
+    }
+    cache.put_folio(*folios_[i]);
+  }
+}
+
+Status fill_range(Mapping& mapping, std::uint64_t first, std::uint64_t last, FrameReservation& frames,
+                  const CacheContext& context, std::uint64_t mark_page) {
+  RangeGuard instantiate(mapping.invalidate);
+  if (!context.covers(first, last)) instantiate.acquire(first, last, kInstantiate);
+  FillBatch batch(mapping);
+  batch.insert(first, last, frames, mark_page);
+  if (batch.count() == 0) return {};
+  int errnum = batch.plan();
+  if (!batch.requests().empty()) mapping.backing->device().execute(batch.requests());
+  const int finished = batch.finish();
+  batch.release(false);
+  if (errnum == 0) errnum = finished;
+  if (errnum != 0) return fail(errnum);
+  return {};
+}
+
+Status wait_uptodate(Mapping& mapping, Folio& folio, std::uint64_t page, const CacheContext& context) {
+  if (folio.has(kUptodate)) return {};
+  mapping.cache.stats.count(Counter::fills_joined);
+  wait_folio_unlocked(folio);
+  if (folio.has(kUptodate)) return {};
+  // Its fill failed, or nobody has filled it yet: our turn.
+  RangeGuard instantiate(mapping.invalidate);
+  if (!context.covers(page, page)) instantiate.acquire(page, page, kInstantiate);
+  lock_folio(folio);
+  int errnum = 0;
+  if (!folio_is(folio, &mapping, page)) {
+    errnum = ESTALE;  // removed while we waited for the lock
+  } else if (!folio.has(kUptodate)) {
+    FillBatch batch(mapping);
+    batch.adopt(folio);
+    errnum = batch.plan();
+    if (!batch.requests().empty()) mapping.backing->device().execute(batch.requests());
+    const int finished = batch.finish();
+    if (errnum == 0) errnum = finished;
+  }
+  unlock_folio(folio);
+  if (errnum != 0) return fail(errnum);
+  return {};
+}
+
+namespace {
+
+void ahead_ended(Mapping& mapping) {
+  PageCache& cache = mapping.cache;
+  // The release pairs with drain_ahead's acquire: all that the completion did comes before the mapping's end.
+  if (mapping.ahead.fetch_sub(1, memory_order_release) == 1) cache.ahead_queue.wake_all();
+}
+
+// A window in flight: owns its batch and its hold on the invalidate lock until the last request is done.
+struct AheadFill {
+  explicit AheadFill(Mapping& m) : mapping(m), batch(m) {}
+  Mapping& mapping;
+  RangeRequest instantiate;
+  FillBatch batch;
+  Atomic<std::uint32_t> left;
+
+  // On quire's I/O thread: records and releases, waits for nothing.
+  static void request_done(Request& request) {
+    AheadFill* fill = static_cast<AheadFill*>(request.context);
+    if (fill->left.fetch_sub(1, memory_order_acq_rel) == 1) fill->complete();
+  }
+  void complete() {
+    batch.finish();  // what failed stays unfilled; its reader tries again and gets the error
+    batch.release(true);
+    mapping.invalidate.unlock(instantiate);
+    Mapping& filled = mapping;
+    delete this;
+    ahead_ended(filled);  // last: the mapping may be destroyed from here on
+  }
+};
+
+}  // namespace
+
+void drain_ahead(Mapping& mapping) {
+  PageCache& cache = mapping.cache;
+  for (;;) {
+    const std::uint32_t ticket = cache.ahead_queue.prepare();
+    if (mapping.ahead.load(memory_order_acquire) == 0) {
+      cache.ahead_queue.cancel();
+      return;
+    }
+    cache.ahead_queue.wait(ticket);
+  }
+}
+
+bool fill_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last, std::uint64_t mark_page) {
+  PageCache& cache = mapping.cache;
+  last = std::min(last, first + (FillBatch::kMaxFolios - 1));
+  FrameReservation frames(cache.pool);
+  cache.try_reserve(frames, static_cast<std::uint32_t>(last - first + 1));
+  std::unique_ptr<AheadFill> fill(new (std::nothrow) AheadFill(mapping));
+  if (fill == nullptr || frames.count() == 0 || !mapping.invalidate.try_lock(fill->instantiate, first, last, kInstantiate)) {
+    cache.stats.count(Counter::readahead_skipped);
+    return false;
+  }
+  fill->batch.insert(first, last, frames, mark_page);
+  if (fill->batch.count() != 0) fill->batch.plan();
+  const auto requests = fill->batch.requests();
+  if (requests.empty()) {  // all there, all holes, or not to be mapped
+    if (fill->batch.count() != 0) fill->batch.finish();
+    fill->batch.release(false);
+    mapping.invalidate.unlock(fill->instantiate);
+    return false;
+  }
+  cache.stats.count(Counter::readahead_windows);
+  fill->batch.detach_locks();
+  mapping.invalidate.detach(fill->instantiate);
+  fill->left.store(static_cast<std::uint32_t>(requests.size()), memory_order_relaxed);
+  for (Request* request : requests) {
+    request->context = fill.get();
+    request->done = &AheadFill::request_done;
+  }
+  mapping.ahead.fetch_add(1, memory_order_relaxed);
+  mapping.backing->device().submit(requests);
+  static_cast<void>(fill.release());  // complete() deletes it
+  return true;
+}
+
+}  // namespace quire

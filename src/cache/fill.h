@@ -1,0 +1,77 @@
+// Fill: folios are instantiated and read from the backing, one I/O for many waiters. Guarantees: R1, R2.
+//
+// A batch holds the invalidate lock (instantiate) over its pages from before it inserts a folio until the folio is
+// uptodate or has failed: no folio can be instantiated over blocks that a range operation is freeing. Its folios are
+// inserted locked and odd; others find them and wait for the folio lock.
+// Locks: invalidate (instantiate, unless the context covers it) > folio (the batch's new ones, ascending) > backing.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "cache/mapping.h"
+#include "quire/result.h"
+
+namespace quire {
+
+// A batch of new folios: planned, read, finished. On the stack of a synchronous fill, or on the heap (readahead).
+class FillBatch {
+ public:
+  static constexpr std::size_t kMaxFolios = 128;  // 512 KiB of single-page folios
+  static constexpr std::size_t kMaxRequests = 32;
+
+  explicit FillBatch(Mapping& mapping) : mapping_(mapping) {}
+  FillBatch(const FillBatch&) = delete;
+  FillBatch& operator=(const FillBatch&) = delete;
+
+  // Instantiates the absent pages of [first, last], as far as frames and room go; pages that are there are passed over.
+  // mark_page: the folio there gets the readahead mark (none: UINT64_MAX).
+  void insert(std::uint64_t first, std::uint64_t last, FrameReservation& frames, std::uint64_t mark_page);
+  // One folio that is in the mapping but failed before: locked and referenced by the caller, given back so.
+  void adopt(Folio& folio) { folios_[count_++] = &folio; }
+
+  std::size_t count() const { return count_; }
+  // Maps the folios and builds device requests. Holes are zeroed here. An errno if the backing cannot map.
+  int plan();
+  std::span<Request* const> requests() const { return {request_list_.data(), request_count_}; }
+  // All requests are done: folios become uptodate, or stay as they are where theirs failed. The first errno, or 0.
+  int finish();
+  // Unlocks the folios and drops the batch's references. `async`: the locks were detached.
+  void release(bool async);
+  void detach_locks();
+
+ private:
+  bool add_request(const Extent& extent, std::size_t* at);
+  void settle(std::size_t index, bool ok);
+
+  Mapping& mapping_;
+  std::size_t count_ = 0;
+  std::size_t request_count_ = 0;
+  std::size_t vector_count_ = 0;
+  std::uint64_t backing_size_ = 0;  // when planned: past it is zero
+  std::uint64_t planned_to_ = 0;    // folios from here on (bytes) have no request: they stay unfilled
+  int plan_error_ = 0;
+  std::array<Folio*, kMaxFolios> folios_;
+  std::array<Request, kMaxRequests> requests_;
+  std::array<Request*, kMaxRequests> request_list_;
+  std::array<std::uint64_t, kMaxRequests> file_offsets_;
+  std::array<iovec, kMaxFolios + kMaxRequests> vectors_;
+};
+
+// Fills the absent pages of [first, last] and waits; the calling thread submits and reaps. Uses frames of the
+// reservation; passes over what is there. The error is that of the first failed folio. No folio lock may be held.
+Status fill_range(Mapping& mapping, std::uint64_t first, std::uint64_t last, FrameReservation& frames,
+                  const CacheContext& context, std::uint64_t mark_page = UINT64_MAX);
+
+// Waits until the folio (referenced) is uptodate, filling it again if an earlier fill failed. ESTALE if it was removed
+// meanwhile: look the page up again.
+Status wait_uptodate(Mapping& mapping, Folio& folio, std::uint64_t page, const CacheContext& context);
+
+// Readahead of [first, last]: asynchronous, gives up where the invalidate lock or frames are not to be had at once.
+// The folio at `mark_page` gets the readahead mark. Returns whether anything was submitted.
+bool fill_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last, std::uint64_t mark_page);
+
+// Waits until no readahead of this mapping is in flight; the caller keeps new ones from starting.
+void drain_ahead(Mapping& mapping);
+
+}  // namespace quire

@@ -1,0 +1,187 @@
+// The flusher's rounds. A mapping is on the list while it may have unstable folios; the one visited longest ago is first.
+#include "cache/flusher.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <ctime>
+#include <system_error>
+
+#include "base/error.h"
+#include "cache/mapping.h"
+#include "cache/writeback.h"
+
+namespace quire {
+
+LockClass flusher_lock_class{"flusher list"};
+
+namespace {
+
+constexpr std::int64_t kSecond = 1'000'000'000;
+constexpr std::int64_t kExpire = 30 * kSecond;      // dirty for longer is written whether or not memory is short
+constexpr std::int64_t kRetry = kSecond / 10;       // a failing file is tried again no sooner
+constexpr std::uint64_t kMinSlice = 256;            // folios written before they are flushed, at least
+
+std::int64_t now_ns() {
+  timespec ts;
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+  return ts.tv_sec * kSecond + ts.tv_nsec;
+}
+
+// Writes and flushes in slices, so that folios become clean while the rest is still being written.
+void write_back_and_flush(Mapping& mapping, const Atomic<bool>& stop) {
+  const std::uint64_t slice = std::max<std::uint64_t>(mapping.cache.frames() / 8, kMinSlice);
+  std::uint64_t page = 0;
+  int error = 0;
+  bool done = false;
+  while (!done && !stop.load(memory_order_acquire)) {
+    done = write_back_some(mapping, &page, UINT64_MAX, slice, false, CacheContext{}, &error);
+    const Status flushed = flush(mapping, true);
+    if (!flushed.ok() && error == 0) error = flushed.errnum();
+  }
+  mapping.failing.store(error, memory_order_release);
+}
+
+}  // namespace
+
+Status Flusher::start() {
+  sigset_t all, old;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &old);  // the program's signals are its own threads' business
+  int errnum = 0;
+  try {
+    thread_ = std::thread([this] { run(); });
+  } catch (const std::system_error& e) {
+    errnum = e.code().value();
+  }
+  pthread_sigmask(SIG_SETMASK, &old, nullptr);
+  if (errnum != 0) return fail_with(errnum, "cannot start the cache's flusher thread");
+  pthread_setname_np(thread_.native_handle(), "quire-flush");
+  return {};
+}
+
+Flusher::~Flusher() {
+  if (!thread_.joinable()) return;
+  stop_.store(true, memory_order_release);
+  queue_.wake_all();
+  thread_.join();
+}
+
+void Flusher::link_last_locked(Mapping& mapping) {
+  mapping.dirty_previous = tail_;
+  mapping.dirty_next = nullptr;
+  (tail_ != nullptr ? tail_->dirty_next : head_) = &mapping;
+  tail_ = &mapping;
+  mapping.on_dirty_list = true;
+  ++listed_;
+}
+
+void Flusher::unlink_locked(Mapping& mapping) {
+  (mapping.dirty_previous != nullptr ? mapping.dirty_previous->dirty_next : head_) = mapping.dirty_next;
+  (mapping.dirty_next != nullptr ? mapping.dirty_next->dirty_previous : tail_) = mapping.dirty_previous;
+  mapping.on_dirty_list = false;
+  --listed_;
+}
+
+void Flusher::add(Mapping& mapping) {
+  MutexLock lock(mutex_);
+  if (!mapping.on_dirty_list) link_last_locked(mapping);
+}
+
+void Flusher::forget(Mapping& mapping) {
+  for (;;) {
+    const std::uint32_t ticket = idle_queue_.prepare();
+    {
+      MutexLock lock(mutex_);
+      if (!mapping.flusher_inside) {
+        if (mapping.on_dirty_list) unlink_locked(mapping);
+        idle_queue_.cancel();
+        return;
+      }
+    }
+    idle_queue_.wait(ticket);
+  }
+}
+
+void Flusher::kick() {
+  kicks_.fetch_add(1, memory_order_release);
+  queue_.wake_all();
+}
+
+void Flusher::kick_background() {
+  if (background_kicked_.load(memory_order_relaxed)) return;
+  if (!background_kicked_.exchange(true, memory_order_acq_rel)) queue_.wake_all();
+}
+
+// Takes the mapping visited longest ago, if it is worth it; false if the list is empty or `left` is used up.
+bool Flusher::visit_next(bool everything, bool waited_for, std::uint64_t* left) {
+  Mapping* mapping;
+  bool due;
+  {
+    MutexLock lock(mutex_);
+    if (head_ == nullptr || *left == 0) return false;
+    --*left;
+    mapping = head_;
+    unlink_locked(*mapping);
+    // set_dirty counts first and adds afterwards: a mapping dropped here at 0 is added again by whoever dirties it.
+    if (mapping->unstable_count.load(memory_order_relaxed) == 0) return true;
+    link_last_locked(*mapping);
+    const std::int64_t now = now_ns();
+    due = everything || now - mapping->unstable_since_ns.load(memory_order_relaxed) > kExpire;
+    if (mapping->failing.load(memory_order_acquire) != 0) {
+      due = due && now >= mapping->retry_after_ns;
+      if (due) mapping->retry_after_ns = now + (waited_for ? kRetry : kSecond);
+    }
+    if (!due) return true;
+    mapping->flusher_inside = true;  // not destroyed meanwhile: forget() waits
+  }
+  write_back_and_flush(*mapping, stop_);
+  {
+    MutexLock lock(mutex_);
+    mapping->flusher_inside = false;
+    mapping->unstable_since_ns.store(now_ns(), memory_order_relaxed);  // what is dirty now was dirtied during the round
+  }
+  idle_queue_.wake_all();
+  return true;
+}
+
+void Flusher::round(bool everything, bool waited_for) {
+  std::uint64_t left;
+  {
+    MutexLock lock(mutex_);
+    left = listed_;
+  }
+  while (!stop_.load(memory_order_acquire) && visit_next(everything, waited_for, &left)) {
+    if (!waited_for && everything && cache_.unstable() * 2 < cache_.background_dirty()) break;
+  }
+  std::uint64_t failing = 0;
+  {
+    MutexLock lock(mutex_);
+    for (Mapping* m = head_; m != nullptr; m = m->dirty_next) {
+      if (m->failing.load(memory_order_acquire) != 0) failing += m->unstable_count.load(memory_order_relaxed);
+    }
+  }
+  failing_folios_.store(failing, memory_order_relaxed);
+  rounds_.fetch_add(1, memory_order_release);
+  cache_.progress();
+}
+
+void Flusher::run() {
+  while (!stop_.load(memory_order_acquire)) {
+    const std::uint32_t ticket = queue_.prepare();
+    const bool kicked = kicks_.load(memory_order_acquire) != 0;
+    const bool background = background_kicked_.load(memory_order_acquire);
+    if (kicked || background || stop_.load(memory_order_acquire)) {
+      queue_.cancel();
+    } else {
+      queue_.wait(ticket, kSecond);
+    }
+    const bool waited_for = kicks_.exchange(0, memory_order_acquire) != 0;
+    background_kicked_.store(false, memory_order_release);
+    round(waited_for || cache_.unstable() >= cache_.background_dirty(), waited_for);
+  }
+}
+
+}  // namespace quire

@@ -1,0 +1,45 @@
+// The folio lock's slow side. Spins briefly: most holders only copy a page.
+#include "cache/folio.h"
+
+namespace quire {
+
+LockClass folio_lock_class{"folio", LockClass::Nesting::ascending};
+
+namespace {
+
+constexpr int kSpins = 100;
+
+void wait_while_locked(Folio& folio) {
+  for (int i = 0; i < kSpins; ++i) {
+    if (!folio.has(kLocked)) return;
+    cpu_relax();
+  }
+  std::uint32_t flags = folio.flags.load(memory_order_acquire);
+  while ((flags & kLocked) != 0) {
+    // Other bits of the word change under us: then the futex does not sleep, and we look again.
+    if ((flags & kWaiters) == 0) {
+      if (!folio.flags.compare_exchange(flags, flags | kWaiters, memory_order_acquire, memory_order_acquire)) continue;
+      flags |= kWaiters;
+    }
+    futex_wait(folio.flags, flags);
+    flags = folio.flags.load(memory_order_acquire);
+  }
+}
+
+}  // namespace
+
+void lock_folio(Folio& folio) {
+#ifdef QUIRE_LOCK_VALIDATOR
+  const LockKey key{reinterpret_cast<std::uint64_t>(folio.mapping.load(memory_order_relaxed)),
+                    folio.index.load(memory_order_relaxed)};
+  lock_will_acquire(folio_lock_class, &folio, key);
+#endif
+  while ((folio.flags.fetch_or(kLocked, memory_order_acquire) & kLocked) != 0) wait_while_locked(folio);
+#ifdef QUIRE_LOCK_VALIDATOR
+  lock_acquired(folio_lock_class, &folio, key);
+#endif
+}
+
+void wait_folio_unlocked(Folio& folio) { wait_while_locked(folio); }
+
+}  // namespace quire

@@ -1,0 +1,87 @@
+// The frames: one memfd arena and one descriptor per frame, both at fixed addresses for the life of the cache.
+// Guarantees: R2 (type stability), M1.  Locks: its own mutex, a leaf.
+//
+// A frame is taken into a FrameReservation (before any lock is held, see PageCache::reserve), becomes a folio, and goes
+// back through `retire` after its last reference: it becomes free only once a grace period has passed, so that a fast
+// reader that still copies from it sees the old bytes and never another file's.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "cache/folio.h"
+#include "quire/result.h"
+#include "sync/mutex.h"
+
+namespace quire {
+
+class FolioPool;
+extern LockClass folio_pool_lock_class;
+
+// Frames that belong to one operation and to no mapping. Given back at its end.
+class FrameReservation {
+ public:
+  explicit FrameReservation(FolioPool& pool) : pool_(pool) {}
+  ~FrameReservation() { release(); }
+  FrameReservation(const FrameReservation&) = delete;
+  FrameReservation& operator=(const FrameReservation&) = delete;
+
+  std::uint32_t count() const { return count_; }
+  Folio* take();  // null when empty
+  void put(Folio& folio);
+  void release();  // gives the rest back
+
+ private:
+  friend class FolioPool;
+  FolioPool& pool_;
+  std::uint32_t head_ = 0;  // frame number, linked through next_id
+  std::uint32_t count_ = 0;
+};
+
+class FolioPool {
+ public:
+  static constexpr std::uint32_t kNone = UINT32_MAX;
+
+  FolioPool() = default;
+  ~FolioPool();
+  FolioPool(const FolioPool&) = delete;
+  FolioPool& operator=(const FolioPool&) = delete;
+
+  // Maps the arena and descriptors for `frames` frames; memory is used as frames are first taken.
+  Status create(std::uint32_t frames);
+
+  // Adds up to `want` free frames to the reservation; returns how many. Never waits.
+  std::uint32_t take(FrameReservation& reservation, std::uint32_t want);
+  void give_back(FrameReservation& reservation);
+  // The last reference to a removed folio is gone: free after a grace period. Never waits; any thread, any lock.
+  void retire(Folio& folio);
+  // Waits for a grace period and frees what was retired before. Returns the number of frames freed. No lock held.
+  std::uint32_t collect_retired();
+
+  Folio& folio(std::uint32_t id) { return folios_[id]; }
+  std::uint32_t id(const Folio& folio) const { return static_cast<std::uint32_t>(&folio - folios_); }
+  std::uint32_t frames() const { return frames_; }
+  std::uint32_t free_frames() const { return free_count_.load(memory_order_relaxed); }
+  std::uint32_t retired_frames() const { return retired_count_.load(memory_order_relaxed); }
+  // Frames whose descriptors and bytes were ever touched: what the arena and its metadata cost at most.
+  std::uint32_t touched_frames() const { return touched_.load(memory_order_relaxed); }
+  bool contains(const void* address) const {
+    return address >= arena_ && address < static_cast<char*>(arena_) + std::size_t{frames_} * kPageSize;
+  }
+
+ private:
+  friend class FrameReservation;
+  void push_free_locked(Folio& folio) REQUIRES(mutex_);
+
+  Folio* folios_ = nullptr;
+  void* arena_ = nullptr;
+  std::uint32_t frames_ = 0;
+  Mutex mutex_{folio_pool_lock_class};
+  std::uint32_t free_head_ GUARDED_BY(mutex_) = kNone;  // frames that were used before
+  Atomic<std::uint32_t> free_count_;                    // written under mutex_; includes the untouched
+  Atomic<std::uint32_t> touched_;                       // written under mutex_
+  Atomic<std::uint32_t> retired_head_{kNone};           // a stack; taken whole
+  Atomic<std::uint32_t> retired_count_;
+};
+
+}  // namespace quire

@@ -1,0 +1,213 @@
+// Index and stability of a mapping's folios. Locks: xarray (inside, a leaf but for the flusher's list and the LRU).
+#include "cache/mapping.h"
+
+#include <ctime>
+
+#include "cache/flusher.h"
+#include "sync/rcu.h"
+
+namespace quire {
+
+LockClass invalidate_lock_class{"invalidate", LockClass::Nesting::ascending};
+LockClass flush_lock_class{"flush", LockClass::Nesting::ascending};
+
+namespace {
+
+std::int64_t now_ns(clockid_t clock) {
+  timespec ts;
+  clock_gettime(clock, &ts);
+  return ts.tv_sec * std::int64_t{1'000'000'000} + ts.tv_nsec;
+}
+
+}  // namespace
+
+Mapping::Mapping(PageCache& page_cache, Backing& file_backing, std::uint64_t inode_id, std::uint64_t initial_size)
+    : gate(inode_id),
+      size(initial_size),
+      pages(&page_cache.node_bytes),
+      cache(page_cache),
+      backing(&file_backing),
+      id(inode_id),
+      invalidate(invalidate_lock_class, kInvalidateModes, inode_id),
+      flush_mutex(flush_lock_class, LockKey{inode_id, 0}) {}
+
+Mapping::~Mapping() {
+  cache.flusher().forget(*this);
+  MutexLock lock(pages.mutex());  // a reclaimer may still be leaving its section over the last folio
+  CHECK(folio_count.load(memory_order_relaxed) == 0);
+}
+
+Folio* get_folio(Mapping& mapping, std::uint64_t page) {
+  RcuReadLock rcu;
+  for (;;) {
+    Folio* folio = folio_of(mapping.pages.load(page));
+    if (folio == nullptr) return nullptr;
+    if (!try_get_folio(*folio)) {  // frozen by reclaim: the index is about to show it
+      cpu_relax();
+      continue;
+    }
+    if (folio_is(*folio, &mapping, page)) return folio;
+    mapping.cache.put_folio(*folio);  // recycled between lookup and reference
+  }
+}
+
+Status insert_new(Mapping& mapping, Folio& frame, std::uint64_t page) {
+  DCHECK(frame.sequence.odd());
+  DCHECK(frame.refs.load(memory_order_relaxed) == 0);
+  frame.index.store(page, memory_order_relaxed);
+  frame.order.store(0, memory_order_relaxed);
+  frame.mapping.store(&mapping, memory_order_relaxed);
+  frame.flags.store(kLocked, memory_order_relaxed);
+  frame.refs.store(2, memory_order_release);
+  {
+    MutexLock lock(mapping.pages.mutex());
+    int errnum = 0;
+    if (!mapping.pages.load_locked(page).empty()) {
+      errnum = EEXIST;
+    } else if (!mapping.pages.store_locked(page, XEntry::from_pointer(&frame)).ok()) {
+      errnum = ENOMEM;
+    }
+    if (errnum != 0) {
+      frame.refs.store(0, memory_order_relaxed);
+      frame.mapping.store(nullptr, memory_order_relaxed);
+      frame.flags.store(0, memory_order_relaxed);
+      return fail(errnum);
+    }
+    mapping.folio_count.store(mapping.folio_count.load(memory_order_relaxed) + 1, memory_order_relaxed);
+  }
+  lock_acquired(folio_lock_class, &frame, LockKey{mapping.id, page});
+  mapping.cache.lru.add(frame);
+  return {};
+}
+
+namespace {
+
+// The last step of a folio's stability: no unstable flag is left. Under the xarray lock.
+void now_stable(Mapping& mapping) {
+  const std::uint64_t left = mapping.unstable_count.load(memory_order_relaxed) - 1;
+  mapping.unstable_count.store(left, memory_order_relaxed);
+  mapping.cache.unstable_removed();
+}
+
+}  // namespace
+
+void detach_folio(Mapping& mapping, Folio& folio) {
+  DCHECK(folio.has(kLocked));
+  DCHECK(folio.mapping.load(memory_order_relaxed) == &mapping);
+  PageCache& cache = mapping.cache;  // the mapping may be gone once its xarray lock is released
+  cache.lru.remove(folio);
+  begin_change(folio);
+  {
+    MutexLock lock(mapping.pages.mutex());
+    mapping.pages.erase_locked(folio.index.load(memory_order_relaxed));
+    const std::uint32_t old =
+        folio.flags.fetch_and(~(kUnstable | kUptodate | kReadahead | kReferenced), memory_order_relaxed);
+    DCHECK((old & kWriteback) == 0);
+    if ((old & kUnstable) != 0) now_stable(mapping);
+    mapping.folio_count.store(mapping.folio_count.load(memory_order_relaxed) - 1, memory_order_relaxed);
+    folio.mapping.store(nullptr, memory_order_relaxed);
+  }
+}
+
+void remove_folio(Mapping& mapping, Folio& folio) {
+  PageCache& cache = mapping.cache;
+  detach_folio(mapping, folio);
+  cache.put_folio(folio);  // the mapping's reference; the caller holds another
+}
+
+void set_dirty(Mapping& mapping, Folio& folio) {
+  DCHECK(folio.has(kLocked));
+  if (folio.has(kDirty)) return;  // only end of writeback and removal clear it, and neither can come now
+  bool first = false;
+  {
+    MutexLock lock(mapping.pages.mutex());
+    const std::uint32_t old = folio.flags.fetch_or(kDirty, memory_order_relaxed);
+    if ((old & kUnflushed) != 0) folio.flags.fetch_and(~kUnflushed, memory_order_relaxed);
+    const std::uint64_t page = folio.index.load(memory_order_relaxed);
+    mapping.pages.set_mark_locked(page, kMarkDirty);
+    mapping.pages.clear_mark_locked(page, kMarkUnflushed);
+    if ((old & kUnstable) == 0) {
+      const std::uint64_t count = mapping.unstable_count.load(memory_order_relaxed);
+      mapping.unstable_count.store(count + 1, memory_order_relaxed);
+      first = count == 0;
+      mapping.cache.unstable_added();
+    }
+    mapping.dirtied_ns.store(now_ns(CLOCK_REALTIME_COARSE), memory_order_relaxed);
+    if (first) {
+      mapping.unstable_since_ns.store(now_ns(CLOCK_MONOTONIC_COARSE), memory_order_relaxed);
+      mapping.cache.flusher().add(mapping);
+    }
+  }
+}
+
+bool begin_writeback(Mapping& mapping, Folio& folio) {
+  DCHECK(folio.has(kLocked));
+  MutexLock lock(mapping.pages.mutex());
+  const std::uint32_t old = folio.flags.load(memory_order_relaxed);
+  if ((old & kDirty) == 0 || (old & kWriteback) != 0) return false;
+  folio.flags.fetch_or(kWriteback, memory_order_relaxed);
+  folio.flags.fetch_and(~kDirty, memory_order_relaxed);
+  const std::uint64_t page = folio.index.load(memory_order_relaxed);
+  mapping.pages.clear_mark_locked(page, kMarkDirty);
+  mapping.pages.set_mark_locked(page, kMarkWriteback);
+  return true;
+}
+
+void end_writeback(Mapping& mapping, Folio& folio, bool ok) {
+  {
+    MutexLock lock(mapping.pages.mutex());
+    const std::uint64_t page = folio.index.load(memory_order_relaxed);
+    const std::uint32_t old = folio.flags.fetch_and(~kWriteback, memory_order_release);
+    mapping.pages.clear_mark_locked(page, kMarkWriteback);
+    if (!ok) {
+      folio.flags.fetch_or(kDirty, memory_order_relaxed);
+      mapping.pages.set_mark_locked(page, kMarkDirty);
+    } else if ((old & kDirty) == 0) {
+      folio.flags.fetch_or(kUnflushed, memory_order_relaxed);
+      folio.written_epoch = mapping.flush_epoch;
+      mapping.pages.set_mark_locked(page, kMarkUnflushed);
+    }
+  }
+  mapping.writeback_queue.wake_all();
+}
+
+std::uint32_t begin_flush_epoch(Mapping& mapping) {
+  MutexLock lock(mapping.pages.mutex());
+  return mapping.flush_epoch++;
+}
+
+void end_flush(Mapping& mapping, std::uint32_t epoch, bool ok) {
+  constexpr int kBatch = 64;  // folios a turn of the xarray lock
+  std::uint64_t page = 0;
+  bool more = true;
+  while (more) {
+    MutexLock lock(mapping.pages.mutex());
+    for (int i = 0; i < kBatch; ++i) {
+      const XEntry entry = mapping.pages.find_marked(&page, UINT64_MAX, kMarkUnflushed);
+      if (entry.empty()) {
+        more = false;
+        break;
+      }
+      Folio& folio = *folio_of(entry);
+      const std::uint64_t next = folio.index.load(memory_order_relaxed) + folio.pages();
+      if (folio.written_epoch <= epoch) {
+        folio.flags.fetch_and(~kUnflushed, memory_order_relaxed);
+        mapping.pages.clear_mark_locked(page, kMarkUnflushed);
+        if (ok) {
+          now_stable(mapping);
+        } else {
+          folio.flags.fetch_or(kDirty, memory_order_relaxed);
+          mapping.pages.set_mark_locked(page, kMarkDirty);
+        }
+      }
+      if (next == 0) {
+        more = false;
+        break;
+      }
+      page = next;
+    }
+  }
+  mapping.cache.progress();
+}
+
+}  // namespace quire

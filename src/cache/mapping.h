@@ -1,0 +1,112 @@
+// Mapping: the cached folios of one file, its gate and size, and its invalidate lock. Guarantees: R1, R3, D1.
+//
+// Who may change what:
+//   size            the holder of the range lock (fs) from min(old, new) to the end, inside an odd folio sequence or a
+//                   closed gate of what changes with it
+//   pages           insertion: under the invalidate lock (instantiate) or the exclusive range lock over the page;
+//                   removal: under the folio lock; marks: with the flags (folio.h)
+//   invalidate      instantiate: fill, readahead, writeback; direct: direct writes; remove: range operations
+// Lifetime: owned by an inode (fs); destroyed when no handle is open, no folio is left and nobody has it pinned.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "backing/backing.h"
+#include "cache/folio.h"
+#include "cache/page_cache.h"
+#include "sync/gate.h"
+#include "sync/range_lock.h"
+#include "sync/wait_queue.h"
+#include "xarray/xarray.h"
+
+namespace quire {
+
+extern LockClass invalidate_lock_class;
+extern LockClass flush_lock_class;
+
+// Modes of the invalidate lock; ranges in pages, inclusive.
+enum InvalidateMode : std::uint8_t { kInstantiate = 0, kDirect = 1, kRemove = 2 };
+inline constexpr RangeModes kInvalidateModes{{0b001, 0b010, 0b000, 0}};
+
+// Marks of the index.
+inline constexpr unsigned kMarkDirty = 0, kMarkWriteback = 1, kMarkUnflushed = 2;
+
+// What the caller of nested work already holds of this mapping's invalidate lock: nested fills and writeback are told,
+// and never take it again over that range.
+struct CacheContext {
+  const RangeRequest* held = nullptr;  // in pages; null: nothing
+  bool covers(std::uint64_t first_page, std::uint64_t last_page) const {
+    return held != nullptr && held->covers(first_page, last_page);
+  }
+};
+
+struct Mapping {
+  Mapping(PageCache& page_cache, Backing& file_backing, std::uint64_t inode_id, std::uint64_t initial_size);
+  ~Mapping();
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+
+  // The line that every fast read loads; written only by what changes the size or many folios.
+  alignas(64) Gate gate;
+  Atomic<std::uint64_t> size;  // i_size, bytes
+  alignas(64) XArray pages;
+
+  PageCache& cache;
+  Backing* backing;            // replaced only while no handle is open (fs)
+  const std::uint64_t id;
+  RangeLock invalidate;
+  Atomic<std::uint64_t> folio_count;         // under the xarray lock
+  Atomic<std::uint64_t> unstable_count;      // under the xarray lock
+  Atomic<std::int64_t> dirtied_ns;           // realtime of the last clean-to-dirty transition
+  Atomic<std::int64_t> unstable_since_ns;    // monotonic, of the first unstable folio since all was stable
+
+  // Writeback errors, as a counter with the last errno: each handle keeps what it has seen. See writeback_error.h.
+  Atomic<std::uint64_t> error_sequence;
+  Atomic<int> failing;                       // errno while the last writeback or flush failed, else 0
+  WaitQueue writeback_queue;                 // a folio left writeback
+  Atomic<std::uint32_t> ahead;               // readahead windows in flight
+  Mutex flush_mutex;                         // one flush at a time
+  Atomic<bool> backing_changed{true};        // extents or size changed since the last flush began
+  std::uint32_t flush_epoch = 1;             // under the xarray lock: bumped when a flush begins
+
+  // The flusher's list of mappings with unstable folios (its mutex).
+  Mapping* dirty_next = nullptr;
+  Mapping* dirty_previous = nullptr;
+  bool on_dirty_list = false;
+  bool flusher_inside = false;
+  std::int64_t retry_after_ns = 0;  // the flusher's own: when a failing file is tried again
+};
+
+// --- lookup and insertion (mapping.cc) ---
+
+inline Folio* folio_of(XEntry entry) { return entry.is_pointer() ? static_cast<Folio*>(entry.pointer()) : nullptr; }
+
+// The folio that holds `page`, with a reference, or null. Takes RCU itself.
+Folio* get_folio(Mapping& mapping, std::uint64_t page);
+
+// Makes `frame` (from a reservation, free) the folio of `page`: filling, locked, with a reference for the caller besides
+// the mapping's, on the LRU. EEXIST if there is one already, ENOMEM without memory for the index: the frame is then
+// still the caller's.
+Status insert_new(Mapping& mapping, Folio& frame, std::uint64_t page);
+
+// Takes the folio (locked, of this mapping) out: removed, odd, clean. detach_folio leaves the references alone (reclaim
+// froze them at 0); remove_folio drops the mapping's, the caller's own reference and the lock stay.
+void detach_folio(Mapping& mapping, Folio& folio);
+void remove_folio(Mapping& mapping, Folio& folio);
+
+// A fill or whole overwrite is complete: even, unlocked is left to the caller.
+inline void make_uptodate(Folio& folio) { end_change(folio); }
+
+// --- stability (mapping.cc); the folio is locked for set_dirty ---
+
+void set_dirty(Mapping& mapping, Folio& folio);
+// dirty -> writeback; false if it is not dirty or already in writeback. The folio is locked.
+bool begin_writeback(Mapping& mapping, Folio& folio);
+// writeback -> unflushed (ok) or dirty again.
+void end_writeback(Mapping& mapping, Folio& folio, bool ok);
+// A flush of all that was written in an epoch <= epoch ended: unflushed -> clean (ok) or dirty again.
+void end_flush(Mapping& mapping, std::uint32_t epoch, bool ok);
+std::uint32_t begin_flush_epoch(Mapping& mapping);
+
+}  // namespace quire

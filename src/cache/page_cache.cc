@@ -1,0 +1,185 @@
+// Memory of the cache: budget, reservations, reclaim and the dirty limit.
+// Locks: `turn_` (before all others), LRU, pool, and folio locks by try only.
+#include "cache/page_cache.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "cache/flusher.h"
+#include "cache/mapping.h"
+#include "sync/rcu.h"
+
+namespace quire {
+namespace {
+
+LockClass turn_lock_class{"frame reservation"};
+constexpr RangeModes kTurnModes{{0, 0, 0, 0}};
+constexpr std::size_t kNodeShare = 10;       // bytes of index for a folio of a dense file
+constexpr std::size_t kFixedBytes = 64 * 1024;  // counters, mappings of a few files, the rings' bookkeeping
+constexpr std::size_t kFrameCost = kPageSize + sizeof(Folio);
+constexpr std::uint32_t kReclaimBatch = 64;
+constexpr std::int64_t kPollNs = 2'000'000;  // references are dropped without a wake-up: look again
+constexpr std::uint64_t kMaxOperation = 16u << 20;
+constexpr std::uint64_t kNodesPending = 512;  // retired index nodes before somebody waits for them
+
+}  // namespace
+
+std::size_t PageCache::min_memory() { return kFixedBytes + kMinFrames * (kFrameCost + kNodeShare); }
+
+PageCache::PageCache() : lru(pool), turn_(turn_lock_class, kTurnModes, 0) {}
+
+PageCache::~PageCache() {
+  flusher_.reset();
+  io_thread.reset();
+  if (pool.frames() != 0) pool.collect_retired();
+  rcu_synchronize();  // index nodes count themselves out of node_bytes
+}
+
+Status PageCache::create(const PageCacheOptions& options) {
+  if (options.memory < min_memory()) {
+    return fail_with(EINVAL, "a cache of %zu bytes is too small to work: give it at least %zu bytes", options.memory,
+                     min_memory());
+  }
+  memory_ = options.memory;
+  const std::size_t frames = (memory_ - kFixedBytes) / (kFrameCost + kNodeShare);
+  if (frames >= FolioPool::kNone) return fail_with(EINVAL, "a cache of %zu bytes is too large: 16 TiB is the limit", memory_);
+  QUIRE_TRY(pool.create(static_cast<std::uint32_t>(frames)));
+  hard_dirty_ = frames / 2;
+  background_dirty_ = frames / 8;
+  auto io = IoThread::create(IoThreadOptions{.depth = options.io_depth, .use_io_uring = options.use_io_uring, .stats = &io_stats});
+  if (!io.ok()) return fail(io.errnum());
+  io_thread = io.take();
+  flusher_ = std::make_unique<Flusher>(*this);
+  return flusher_->start();
+}
+
+std::uint64_t PageCache::max_operation_bytes() const {
+  return std::min<std::uint64_t>(kMaxOperation, round_down(std::uint64_t{frames()} * kPageSize / 4, kPageSize));
+}
+
+std::int64_t PageCache::metadata_bytes() const {
+  return static_cast<std::int64_t>(pool.touched_frames() * sizeof(Folio)) + node_bytes.load(memory_order_relaxed) +
+         stats.memory_bytes();
+}
+
+std::uint32_t PageCache::take_within_budget(FrameReservation& reservation, std::uint32_t want) {
+  // A sparse file's index costs more than kNodeShare a folio: then fewer frames may be used.
+  const std::size_t nodes = static_cast<std::size_t>(std::max<std::int64_t>(0, node_bytes.load(memory_order_relaxed)));
+  const std::size_t fixed = kFixedBytes + nodes;
+  const std::size_t quota = memory_ > fixed ? (memory_ - fixed) / kFrameCost : 0;
+  const std::uint32_t in_use = frames() - pool.free_frames();
+  // Progress comes first: a quarter of the frames is always usable, whatever the index costs.
+  const std::uint32_t usable = std::max<std::uint32_t>(frames() / 4, static_cast<std::uint32_t>(std::min<std::size_t>(quota, frames())));
+  if (in_use >= usable) return 0;
+  return pool.take(reservation, std::min(want, usable - in_use));
+}
+
+std::uint32_t PageCache::reclaim(std::uint32_t want) {
+  Folio* victims[kReclaimBatch];
+  std::uint32_t freed = 0;
+  std::uint32_t budget = lru.size() + Lru::kScanBatch;  // one look at each at most, referenced ones come round again
+  while (freed < want && budget != 0) {
+    std::uint32_t scanned = 0;
+    const std::uint32_t got = lru.isolate(std::span(victims, std::min(want - freed, kReclaimBatch)), &scanned);
+    stats.count(Counter::reclaim_scans, scanned);
+    if (scanned == 0) break;
+    budget -= std::min(budget, scanned);
+    for (std::uint32_t i = 0; i < got; ++i) {
+      Folio& folio = *victims[i];
+      Mapping* mapping = folio.mapping.load(memory_order_relaxed);  // ours while we hold the folio lock
+      std::uint32_t one = 1;
+      if (mapping == nullptr || (folio.flags.load(memory_order_acquire) & kUnstable) != 0 ||
+          !folio.refs.compare_exchange(one, 0, memory_order_acquire, memory_order_relaxed)) {
+        if (mapping != nullptr) lru.add(folio);  // in use again since isolate() looked
+        unlock_folio(folio);
+        continue;
+      }
+      // Frozen: nobody can get a reference any more, so whoever holds one never sees its folio reclaimed.
+      detach_folio(*mapping, folio);
+      unlock_folio(folio);
+      pool.retire(folio);
+      ++freed;
+    }
+  }
+  stats.count(Counter::evictions, freed);
+  if (freed != 0) pool.collect_retired();
+  rcu_drain(kNodesPending);
+  return freed;
+}
+
+void PageCache::folio_unused(Folio& folio) {
+  pool.retire(folio);
+  if (pool.retired_frames() >= kReclaimBatch) frames_queue_.wake_all();
+}
+
+bool PageCache::try_reserve(FrameReservation& reservation, std::uint32_t want) {
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    take_within_budget(reservation, want - reservation.count());
+    if (reservation.count() == want) return true;
+    if (pool.retired_frames() != 0 && pool.collect_retired() != 0) continue;
+    if (reclaim(std::max(want - reservation.count(), kReclaimBatch / 2)) == 0) break;
+  }
+  take_within_budget(reservation, want - reservation.count());
+  return reservation.count() == want;
+}
+
+void PageCache::reserve(FrameReservation& reservation, std::uint32_t want) {
+  DCHECK(want <= frames() / 2);
+  if (reservation.count() >= want) return;
+  if (try_reserve(reservation, want)) return;
+  reservation.release();  // whoever waits holds nothing, but for the head of the queue
+  RangeGuard turn(turn_);
+  turn.acquire(0, 0, 0);
+  while (!try_reserve(reservation, want)) {
+    stats.count(Counter::reservation_waits);
+    const std::uint32_t ticket = frames_queue_.prepare();
+    flusher_->kick();
+    frames_queue_.wait(ticket, kPollNs);
+  }
+}
+
+void PageCache::reserve_for_read(FrameReservation& reservation, std::uint32_t want) {
+  want = std::min(want, std::max<std::uint32_t>(1, frames() / 8));
+  if (reservation.count() >= want || try_reserve(reservation, want)) return;
+  while (reservation.count() == 0) {
+    stats.count(Counter::reservation_waits);
+    const std::uint32_t ticket = frames_queue_.prepare();
+    flusher_->kick();
+    frames_queue_.wait(ticket, kPollNs);
+    try_reserve(reservation, 1);
+  }
+}
+
+Status PageCache::throttle(Mapping& mapping, std::uint32_t folios) {
+  std::uint64_t rounds_before = 0;
+  bool waited = false;
+  for (;;) {
+    const std::uint64_t claims = write_claims_.fetch_add(folios, memory_order_relaxed);
+    const std::uint64_t stuck = flusher_->failing_folios();  // of files whose writeback fails: not this file's fault
+    const std::uint64_t unstable = unstable_.load(memory_order_relaxed);
+    const std::uint64_t healthy = unstable > stuck ? unstable - stuck : 0;
+    const std::uint64_t room = std::max<std::uint64_t>(hard_dirty_ - std::min<std::uint64_t>(stuck, hard_dirty_), frames() / 8);
+    const bool is_failing = mapping.failing.load(memory_order_acquire) != 0;
+    const bool over = is_failing ? unstable + claims + folios > hard_dirty_ : healthy + claims + folios > room;
+    if (!over || (!is_failing && healthy + claims == 0)) {
+      if (unstable >= background_dirty_) flusher_->kick_background();
+      return {};
+    }
+    write_claims_.fetch_sub(folios, memory_order_relaxed);
+    if (is_failing && waited && flusher_->rounds() >= rounds_before + 2) {  // one began after we came, and ended
+      return fail_with(EIO, "writeback of this file keeps failing (errno %d) and the dirty limit of %llu bytes is reached: "
+                       "nothing is lost, mend the cause and sync", mapping.failing.load(memory_order_relaxed),
+                       static_cast<unsigned long long>(hard_dirty_ * kPageSize));
+    }
+    stats.count(Counter::throttled);
+    if (!waited) rounds_before = flusher_->rounds();
+    waited = true;
+    const std::uint32_t ticket = frames_queue_.prepare();
+    flusher_->kick();
+    frames_queue_.wait(ticket, kPollNs * 5);
+  }
+}
+
+void PageCache::unthrottle(std::uint32_t folios) { write_claims_.fetch_sub(folios, memory_order_relaxed); }
+
+}  // namespace quire

@@ -1,0 +1,104 @@
+// The cache that all mappings of one quire::Cache share: frames, LRU, counters, the dirty limit and the flusher.
+// Guarantees: D1 (the hard dirty limit), M1.
+//
+// Memory comes before locks: `reserve` may wait and is called with nothing held. Its waiters hold no frames but for one,
+// the head of a FIFO, so no set of waiters can hold what the others wait for. Writers' reservations and unstable
+// (dirty, in writeback, unflushed) folios together stay under half of the frames (`throttle`): the other half can always
+// be reclaimed for readers, who hold no frames while they wait for more.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "cache/folio_pool.h"
+#include "cache/lru.h"
+#include "cache/stats.h"
+#include "device/io_stats.h"
+#include "device/io_thread.h"
+#include "quire/result.h"
+#include "sync/range_lock.h"
+#include "sync/wait_queue.h"
+
+namespace quire {
+
+struct Mapping;
+class Flusher;
+
+struct PageCacheOptions {
+  std::size_t memory = 0;     // bytes, everything included
+  unsigned io_depth = 128;    // of the asynchronous ring
+  bool use_io_uring = true;
+};
+
+class PageCache {
+ public:
+  static constexpr std::uint32_t kMinFrames = 64;
+  static std::size_t min_memory();
+
+  PageCache();
+  ~PageCache();  // no mapping is left
+  PageCache(const PageCache&) = delete;
+  PageCache& operator=(const PageCache&) = delete;
+  Status create(const PageCacheOptions& options);
+
+  // Fills the reservation up to `want` frames: free ones, else reclaimed, else waits for writeback and other users.
+  // No lock may be held. want <= frames() / 2.
+  void reserve(FrameReservation& reservation, std::uint32_t want);
+  // The same without waiting for anybody (reclaim only tries locks); returns whether it got them all.
+  bool try_reserve(FrameReservation& reservation, std::uint32_t want);
+  // For a reader that holds its range lock and no frame: at least one, at most `want`.
+  void reserve_for_read(FrameReservation& reservation, std::uint32_t want);
+
+  // Before a write that may dirty `folios` more, with no lock held: waits while too much is unstable. EIO when this
+  // file's writeback keeps failing. On success the folios count against the limit until unthrottle.
+  Status throttle(Mapping& mapping, std::uint32_t folios);
+  void unthrottle(std::uint32_t folios);
+  bool near_dirty_limit() const {
+    return unstable_.load(memory_order_relaxed) + write_claims_.load(memory_order_relaxed) >= background_dirty_;
+  }
+
+  void put_folio(Folio& folio) {
+    if (folio.refs.fetch_sub(1, memory_order_acq_rel) == 1) folio_unused(folio);
+  }
+
+  // Accounting, called by mark functions of mapping.cc under the mapping's xarray lock.
+  void unstable_added() { unstable_.fetch_add(1, memory_order_relaxed); }
+  void unstable_removed() { unstable_.fetch_sub(1, memory_order_relaxed); }
+  void progress() { frames_queue_.wake_all(); }  // folios became clean or free
+
+  std::uint32_t frames() const { return pool.frames(); }
+  std::uint64_t max_operation_bytes() const;  // R1: min(16 MiB, a quarter of the memory)
+  std::uint64_t unstable() const { return unstable_.load(memory_order_relaxed); }
+  std::uint64_t background_dirty() const { return background_dirty_; }
+  std::uint64_t hard_dirty() const { return hard_dirty_; }
+  std::size_t memory() const { return memory_; }
+  std::int64_t metadata_bytes() const;
+  std::uint64_t resident_folios() const { return lru.size(); }
+  Flusher& flusher() { return *flusher_; }
+
+  FolioPool pool;
+  Lru lru;
+  Stats stats;
+  IoStats io_stats;
+  Atomic<std::int64_t> node_bytes;  // of the mappings' xarrays
+  std::unique_ptr<IoThread> io_thread;
+  WaitQueue ahead_queue;  // some mapping's last readahead in flight ended
+  Atomic<bool> forked;  // this is a child of the process that made the cache: every call fails
+
+ private:
+  std::uint32_t take_within_budget(FrameReservation& reservation, std::uint32_t want);
+  std::uint32_t reclaim(std::uint32_t want);
+  void folio_unused(Folio& folio);
+
+  std::size_t memory_ = 0;
+  std::uint64_t background_dirty_ = 0;
+  std::uint64_t hard_dirty_ = 0;
+  Atomic<std::uint64_t> unstable_;
+  Atomic<std::uint64_t> write_claims_;
+  WaitQueue frames_queue_;
+  RangeLock turn_;  // FIFO of those who wait for frames; only its holder accumulates
+  std::unique_ptr<Flusher> flusher_;
+};
+
+}  // namespace quire

@@ -1,0 +1,102 @@
+// Counters by thread (single writer each, so a hit pays two plain instructions), summed when asked.
+// Thread safety: count() from any thread; sum() gives a value between the call and the return.
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cstdint>
+
+#include "sync/atomic.h"
+#include "sync/thread_slot.h"
+
+namespace quire {
+
+// Why a read left the fast path, and what the slow paths did. Names of the JSON keys: stats.cc.
+enum class Counter : std::uint8_t {
+  miss_absent,          // no folio
+  miss_changing,        // sequence odd: being filled or written
+  miss_identity,        // recycled between lookup and check
+  miss_readahead_mark,  // its first reader starts the next window
+  miss_gate,            // a range operation over these bytes
+  miss_changed,         // a sequence, the gate or the size changed during the copy
+  miss_too_long,        // more folios than the fast path tracks
+  miss_vector,          // several buffers
+  slow_reads,
+  writes_fast,    // one resident folio
+  writes_few,     // all folios locked and odd together
+  writes_gate,    // under the gate
+  write_retries,  // range or frames had to grow
+  fills,          // folios filled by reading
+  fill_requests,  // device requests for them
+  fills_joined,   // waited for somebody else's fill
+  zero_fills,     // folios of holes, or wholly overwritten
+  readahead_windows,
+  readahead_skipped,
+  evictions,
+  reclaim_scans,
+  writeback_folios,
+  writeback_requests,
+  writeback_errors,
+  flushes,
+  flush_errors,
+  throttled,
+  reservation_waits,
+  truncates,
+  count
+};
+
+inline constexpr int kSizeBuckets = 26;  // read sizes by bit width: 0, 1, 2-3, 4-7, ... >= 16 MiB
+
+class Stats {
+ public:
+  Stats() = default;
+  ~Stats();
+  Stats(const Stats&) = delete;
+  Stats& operator=(const Stats&) = delete;
+
+  void count(Counter counter, std::uint64_t n = 1) noexcept {
+    add(block().counters[static_cast<std::size_t>(counter)], n);
+  }
+  // A read that the fast path served; size in bytes as asked for.
+  void count_hit(std::uint64_t size) noexcept { add(block().fast_reads[bucket(size)], 1); }
+  void count_slow_read(std::uint64_t size) noexcept {
+    add(block().slow_reads[bucket(size)], 1);
+    count(Counter::slow_reads);
+  }
+
+  std::uint64_t sum(Counter counter) const;
+  std::uint64_t hits() const;
+  std::uint64_t reads_of_bucket(int bucket) const;
+  static const char* name(Counter counter);
+  std::int64_t memory_bytes() const { return block_bytes_.load(memory_order_relaxed); }
+
+ private:
+  struct alignas(64) Block {
+    std::array<Atomic<std::uint64_t>, static_cast<std::size_t>(Counter::count)> counters;
+    std::array<Atomic<std::uint64_t>, kSizeBuckets> fast_reads;
+    std::array<Atomic<std::uint64_t>, kSizeBuckets> slow_reads;
+  };
+
+  static int bucket(std::uint64_t size) {
+    const int width = std::bit_width(size);
+    return width < kSizeBuckets ? width : kSizeBuckets - 1;
+  }
+  static void add(Atomic<std::uint64_t>& counter, std::uint64_t n) noexcept {
+    if (__builtin_expect(thread_slot_is_shared(thread_slot()), 0)) {
+      counter.fetch_add(n, memory_order_relaxed);
+    } else {
+      counter.store(counter.load(memory_order_relaxed) + n, memory_order_relaxed);  // this thread alone writes it
+    }
+  }
+  Block& block() noexcept {
+    Block* b = blocks_[static_cast<std::size_t>(thread_slot())].load(memory_order_acquire);
+    return __builtin_expect(b != nullptr, 1) ? *b : make_block();
+  }
+  Block& make_block() noexcept;
+
+  std::array<Atomic<Block*>, kThreadSlots> blocks_;
+  Atomic<std::int64_t> block_bytes_;
+  Block fallback_;  // when a block cannot be allocated; counts may then be lost, never anything else
+};
+
+}  // namespace quire

@@ -1,0 +1,291 @@
+// Batches of dirty folios to the backing, flush, and the error sequence told to handles. See writeback.h.
+#include "cache/writeback.h"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <span>
+
+#include "base/error.h"
+#include "sync/rcu.h"
+
+namespace quire {
+namespace {
+
+constexpr std::size_t kBatchFolios = 256;   // 1 MiB with single-page folios
+constexpr std::size_t kBatchRequests = 64;
+
+struct BatchFolio {
+  Folio* folio;
+  std::uint64_t offset;  // bytes in the file
+  std::uint64_t length;  // of its bytes that belong to the file when writeback began
+  bool failed;
+};
+
+// One batch: collected under the invalidate lock, written, and ended. Lives on the stack of who writes back.
+class Batch {
+ public:
+  Batch(Mapping& mapping, int* error) : mapping_(mapping), error_(error) {}
+
+  bool full() const { return folios_.size() == count_; }
+  bool empty() const { return count_ == 0; }
+
+  // Moves the folio (referenced, not locked) into writeback if it is dirty, and takes over the reference. False: it is
+  // being written by somebody else, and the reference stays the caller's.
+  bool add(Folio& folio, std::uint64_t page);
+  void write();  // submits, waits, commits, ends writeback, drops the references
+
+ private:
+  void plan(std::size_t first, std::size_t end);
+  void submit();
+  void failed(std::uint64_t offset, std::uint64_t length, int errnum);
+
+  Mapping& mapping_;
+  int* error_;
+  std::size_t count_ = 0;
+  std::size_t requests_count_ = 0;
+  std::size_t vectors_count_ = 0;
+  std::uint64_t end_of_file_ = 0;
+  std::array<BatchFolio, kBatchFolios> folios_;
+  std::array<Request, kBatchRequests> requests_;
+  std::array<iovec, kBatchFolios + kBatchRequests> vectors_;
+};
+
+bool Batch::add(Folio& folio, std::uint64_t page) {
+  lock_folio(folio);
+  if (folio.has(kWriteback)) {
+    unlock_folio(folio);
+    return false;
+  }
+  if (!folio_is(folio, &mapping_, page) || !begin_writeback(mapping_, folio)) {
+    unlock_folio(folio);
+    mapping_.cache.put_folio(folio);
+    return true;
+  }
+  // Appends into this folio need its lock, truncates the invalidate lock: this is what its bytes belong to.
+  const std::uint64_t size = mapping_.size.load(memory_order_acquire);
+  const std::uint64_t offset = folio.index.load(memory_order_relaxed) << kPageShift;
+  const std::uint64_t length = size > offset ? std::min<std::uint64_t>(size - offset, folio.size_bytes()) : 0;
+  unlock_folio(folio);
+  end_of_file_ = std::max(end_of_file_, size);
+  folios_[count_++] = BatchFolio{&folio, offset, length, false};
+  return true;
+}
+
+void Batch::failed(std::uint64_t offset, std::uint64_t length, int errnum) {
+  if (*error_ == 0) *error_ = errnum;
+  record_error(mapping_, errnum);
+  mapping_.cache.stats.count(Counter::writeback_errors);
+  for (std::size_t i = 0; i < count_; ++i) {
+    BatchFolio& f = folios_[i];
+    if (f.offset < offset + length && offset < f.offset + f.folio->size_bytes()) f.failed = true;
+  }
+}
+
+// Prepares and queues the contiguous folios [first, end) of the batch.
+void Batch::plan(std::size_t first, std::size_t end) {
+  const std::uint64_t align = mapping_.backing->write_alignment();
+  std::uint64_t offset = folios_[first].offset;
+  const std::uint64_t stop = round_up(folios_[end - 1].offset + folios_[end - 1].length, align);
+  std::size_t at = first;
+  while (offset < stop) {
+    if (requests_count_ == requests_.size()) submit();
+    const auto prepared = mapping_.backing->prepare(offset, stop - offset);
+    if (!prepared.ok()) {
+      failed(offset, stop - offset, prepared.errnum());
+      return;
+    }
+    const Extent& extent = prepared.value();
+    Request& request = requests_[requests_count_++];
+    request = Request{};
+    request.op = IoOp::write;
+    request.offset = extent.address;
+    request.context = reinterpret_cast<void*>(offset);  // where in the file, for commit
+    const std::size_t vectors_first = vectors_count_;
+    std::uint64_t left = extent.length;
+    while (left != 0) {
+      while (folios_[at].offset + folios_[at].folio->size_bytes() <= offset) ++at;
+      const std::uint64_t inside = offset - folios_[at].offset;
+      const std::uint64_t n = std::min<std::uint64_t>(left, folios_[at].folio->size_bytes() - inside);
+      vectors_[vectors_count_++] = iovec{folios_[at].folio->bytes() + inside, n};
+      offset += n;
+      left -= n;
+      if (vectors_count_ == vectors_.size() && left != 0) {  // shorter request; the rest is prepared again
+        break;
+      }
+    }
+    request.buffers = std::span(&vectors_[vectors_first], vectors_count_ - vectors_first);
+    if (vectors_count_ == vectors_.size()) submit();
+  }
+}
+
+void Batch::submit() {
+  if (requests_count_ == 0) return;
+  std::array<Request*, kBatchRequests> list;
+  for (std::size_t i = 0; i < requests_count_; ++i) list[i] = &requests_[i];
+  mapping_.backing->device().execute(std::span(list.data(), requests_count_));
+  mapping_.cache.stats.count(Counter::writeback_requests, requests_count_);
+  mapping_.backing_changed.store(true, memory_order_release);
+  for (std::size_t i = 0; i < requests_count_; ++i) {
+    Request& request = requests_[i];
+    const std::uint64_t length = request.length();
+    const std::uint64_t offset = reinterpret_cast<std::uint64_t>(request.context);
+    if (request.result != static_cast<std::int64_t>(length)) {
+      failed(offset, length, request.result < 0 ? static_cast<int>(-request.result) : EIO);
+      continue;
+    }
+    const Status committed = mapping_.backing->commit(offset, length, end_of_file_);
+    if (!committed.ok()) failed(offset, length, committed.errnum());
+  }
+  requests_count_ = 0;
+  vectors_count_ = 0;
+}
+
+void Batch::write() {
+  for (std::size_t i = 0; i < count_;) {
+    std::size_t end = i + 1;
+    // A partial last block is a request of its own: the host takes it through another descriptor.
+    while (end < count_ && folios_[end].offset == folios_[end - 1].offset + folios_[end - 1].length &&
+           folios_[end].length == folios_[end].folio->size_bytes()) {
+      ++end;
+    }
+    if (folios_[i].length != 0) plan(i, end);
+    i = end;
+  }
+  submit();
+  for (std::size_t i = 0; i < count_; ++i) {
+    end_writeback(mapping_, *folios_[i].folio, !folios_[i].failed);
+    mapping_.cache.put_folio(*folios_[i].folio);
+  }
+  mapping_.cache.stats.count(Counter::writeback_folios, count_);
+}
+
+void wait_for_writeback(Mapping& mapping, Folio& folio) {
+  while (folio.has(kWriteback)) {
+    const std::uint32_t ticket = mapping.writeback_queue.prepare();
+    if (!folio.has(kWriteback)) {
+      mapping.writeback_queue.cancel();
+      return;
+    }
+    mapping.writeback_queue.wait(ticket);
+  }
+}
+
+// The first page at or after *page in dirty state (or in writeback, if those count too).
+bool next_candidate(Mapping& mapping, std::uint64_t* page, std::uint64_t last_page, bool in_writeback_too) {
+  RcuReadLock rcu;
+  std::uint64_t dirty = *page;
+  const bool found = !mapping.pages.find_marked(&dirty, last_page, kMarkDirty).empty();
+  std::uint64_t writing = *page;
+  if (in_writeback_too && !mapping.pages.find_marked(&writing, last_page, kMarkWriteback).empty()) {
+    *page = found ? std::min(dirty, writing) : writing;
+    return true;
+  }
+  if (found) *page = dirty;
+  return found;
+}
+
+}  // namespace
+
+bool write_back_some(Mapping& mapping, std::uint64_t* page, std::uint64_t last_page, std::uint64_t max_folios, bool wait,
+                     const CacheContext& context, int* error) {
+  std::uint64_t looked_at = 0;
+  while (*page <= last_page && next_candidate(mapping, page, last_page, wait)) {
+    if (looked_at >= max_folios) return false;
+    const std::uint64_t batch_last = std::min(last_page, *page + (kBatchFolios - 1));
+    Folio* busy = nullptr;
+    {
+      RangeGuard instantiate(mapping.invalidate);
+      if (!context.covers(*page, batch_last)) instantiate.acquire(*page, batch_last, kInstantiate);
+      Batch batch(mapping, error);
+      while (*page <= batch_last && !batch.full()) {
+        if (!next_candidate(mapping, page, batch_last, wait)) {
+          *page = batch_last + 1;
+          break;
+        }
+        ++looked_at;
+        Folio* folio = get_folio(mapping, *page);
+        if (folio != nullptr && !batch.add(*folio, *page)) {
+          if (wait) {
+            busy = folio;  // nothing of ours may be unsubmitted while we wait for another's
+            break;
+          }
+          mapping.cache.put_folio(*folio);
+        }
+        ++*page;
+      }
+      if (!batch.empty()) batch.write();
+    }
+    if (busy != nullptr) {
+      wait_for_writeback(mapping, *busy);
+      mapping.cache.put_folio(*busy);
+    }
+    if (*page == 0) return true;  // wrapped: the last page there is
+  }
+  return true;
+}
+
+Status write_back(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, const CacheContext& context) {
+  int error = 0;
+  std::uint64_t page = first_page;
+  write_back_some(mapping, &page, last_page, UINT64_MAX, true, context, &error);
+  if (error != 0) {
+    mapping.failing.store(error, memory_order_release);
+    return fail(error);
+  }
+  return {};
+}
+
+Status flush(Mapping& mapping, bool data_only) {
+  MutexLock lock(mapping.flush_mutex);
+  bool unflushed;
+  {
+    MutexLock pages(mapping.pages.mutex());
+    unflushed = mapping.pages.marked(kMarkUnflushed);
+  }
+  if (!mapping.backing_changed.exchange(false, memory_order_acq_rel) && !unflushed) return {};
+  const std::uint32_t epoch = begin_flush_epoch(mapping);
+  const Status synced = mapping.backing->sync(data_only);
+  mapping.cache.stats.count(Counter::flushes);
+  if (!synced.ok()) {
+    mapping.backing_changed.store(true, memory_order_release);
+    mapping.cache.stats.count(Counter::flush_errors);
+    mapping.failing.store(synced.errnum(), memory_order_release);
+    record_error(mapping, synced.errnum());
+  }
+  end_flush(mapping, epoch, synced.ok());
+  return synced;
+}
+
+// An error sequence is (count << 17) | seen << 16 | errno.
+namespace {
+constexpr std::uint64_t kSeen = 1u << 16;
+constexpr std::uint64_t kCountStep = 1u << 17;
+}  // namespace
+
+std::uint64_t sample_error(const Mapping& mapping) {
+  const std::uint64_t now = mapping.error_sequence.load(memory_order_acquire);
+  return now == 0 || (now & kSeen) != 0 ? now : 0;
+}
+
+void record_error(Mapping& mapping, int errnum) {
+  std::uint64_t old = mapping.error_sequence.load(memory_order_relaxed);
+  std::uint64_t next;
+  do {
+    next = ((old & ~(kCountStep - 1)) + kCountStep) | static_cast<std::uint64_t>(errnum & 0xffff);
+  } while (!mapping.error_sequence.compare_exchange(old, next, memory_order_acq_rel, memory_order_relaxed));
+}
+
+int check_error(Mapping& mapping, Atomic<std::uint64_t>& seen) {
+  std::uint64_t now = mapping.error_sequence.load(memory_order_acquire);
+  while ((now & kSeen) == 0 && now != 0) {
+    if (mapping.error_sequence.compare_exchange(now, now | kSeen, memory_order_acq_rel, memory_order_acquire)) {
+      now |= kSeen;
+    }
+  }
+  const std::uint64_t before = seen.exchange(now, memory_order_acq_rel);
+  if ((before & ~kSeen) == (now & ~kSeen)) return 0;
+  return static_cast<int>(now & 0xffff);
+}
+
+}  // namespace quire

@@ -1,0 +1,36 @@
+// Writeback and flush of a mapping. Guarantees: D1, R3.
+//
+// A folio goes dirty -> writeback -> unflushed -> clean (mapping.h); only a flush of the backing that began after the
+// write ended makes it clean, and a failed write or flush makes it dirty again, so that a later sync can succeed.
+// Locks: invalidate (instantiate, for each batch to its completion, unless the context covers it) > folio (one at a
+// time, to flip the state) > backing. flush_mutex is held across a flush, with none of these inside but the xarray's.
+#pragma once
+
+#include <cstdint>
+
+#include "cache/mapping.h"
+#include "quire/result.h"
+
+namespace quire {
+
+// Writes back the dirty folios in [*page, last_page], at most about max_folios of them; *page is moved past what was
+// looked at (to last_page + 1, or 0 on wrap, when done: then true is returned). Folios in writeback by others are waited
+// for if `wait`, else skipped. The first error is stored in *error (0 if none) and recorded for the handles.
+bool write_back_some(Mapping& mapping, std::uint64_t* page, std::uint64_t last_page, std::uint64_t max_folios, bool wait,
+                     const CacheContext& context, int* error);
+
+// All of [first_page, last_page], waiting for what others are writing.
+Status write_back(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, const CacheContext& context);
+
+// Makes durable what was written back before the call. No I/O if nothing was.
+Status flush(Mapping& mapping, bool data_only);
+
+// --- errors, each told once to every handle ---
+
+// What a new handle has seen: errors nobody was told of yet are still told to it.
+std::uint64_t sample_error(const Mapping& mapping);
+void record_error(Mapping& mapping, int errnum);
+// The error recorded since *seen, or 0; advances *seen.
+int check_error(Mapping& mapping, Atomic<std::uint64_t>& seen);
+
+}  // namespace quire

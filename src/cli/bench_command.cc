@@ -1,0 +1,88 @@
+// The command line of `quire bench`, and what of it makes no sense. The work is in bench_scenarios.cc.
+#include <string>
+
+#include "base/bytes.h"
+#include "cli/bench.h"
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "cli/support.h"
+
+namespace quire {
+
+namespace {
+
+constexpr unsigned kMaxThreads = 1024;
+constexpr unsigned kMaxDepth = 4096;
+constexpr std::uint64_t kMaxFileSize_bytes = std::uint64_t{1} << 50;
+constexpr std::uint64_t kSequentialBlock = 128 << 10;
+
+// What the parser cannot see option by option. Throws CLI::ValidationError.
+void validate(const BenchOptions& options) {
+  const std::uint64_t size = options.file_size;
+  const bool sequential = options.scenario == "seq-read";
+  const unsigned threads = options.threads == 0 ? 1 : options.threads;
+  if (size > kMaxFileSize_bytes) throw CLI::ValidationError("--file-size", format_size(size) + " is beyond 1P");
+  if (size != 0 && options.scenario != "short-read" && !is_aligned(size, kPageSize)) {
+    throw CLI::ValidationError("--file-size", std::to_string(size) + " is not a multiple of the block, 4096 bytes");
+  }
+  if (size != 0 && sequential && size / threads < kSequentialBlock) {
+    throw CLI::ValidationError("--file-size", format_size(size) + " is smaller than a block of 128K for each thread");
+  }
+  if (!options.file.empty() && options.scenario != "rand-read") {
+    throw CLI::ValidationError("--file", "works with rand-read only");
+  }
+  if (options.depth > 1 && options.scenario != "rand-read") {
+    throw CLI::ValidationError("--depth", "above 1 works with rand-read only");
+  }
+}
+
+}  // namespace
+
+void add_bench_command(CLI::App& app, int& exit_code) {
+  static BenchOptions options;  // one command line per process, and CLI11 keeps references
+  CLI::App* bench = app.add_subcommand(
+      "bench", "Measure the same work through quire and through system calls, in turns; prints a table");
+  bench->add_option("SCENARIO", options.scenario, "short-read, overwrite, mixed, seq-read or rand-read")
+      ->required()
+      ->check(CLI::IsMember({"short-read", "overwrite", "mixed", "seq-read", "rand-read"}));
+  CLI::Option* path = bench
+                          ->add_option("--path", options.directories,
+                                       "measure system calls here; quire in the first (default: the current directory)")
+                          ->check(CLI::ExistingDirectory)
+                          ->allow_extra_args(false)
+                          ->type_name("DIR");
+  bench->add_option("--threads", options.threads, "threads per system (default 2; seq-read 1; mixed always 1 and 1)")
+      ->check(CLI::Range(1u, kMaxThreads))
+      ->type_name("N");
+  bench->add_option("--depth", options.depth, "rand-read: reads in flight per thread (default 1)")
+      ->check(CLI::Range(1u, kMaxDepth))
+      ->type_name("N");
+  bench->add_option("--seconds", options.seconds, "measuring time per row (default 1)")
+      ->check(CLI::Range(0.001, 86400.0))
+      ->type_name("S");
+  CLI::Option* size =
+      add_size_option(*bench, "--file-size", options.file_size,
+                      "file size (default: short-read 4K and 1M; overwrite, mixed 64M; seq-read, rand-read 1G)");
+  add_size_option(*bench, "--memory", options.memory, "quire's memory (default: what suits the scenario)");
+  bench->add_option("--json", options.json, "also write the rows as JSON; -: to standard output, the table to stderr")
+      ->type_name("FILE");
+  bench->add_option("--file", options.file, "rand-read: read this existing file instead of making one")
+      ->check(CLI::ExistingPath)
+      ->excludes(path)
+      ->excludes(size)
+      ->type_name("FILE");
+  bench->callback([&exit_code] {
+    validate(options);
+    if (options.directories.empty()) options.directories.push_back(".");
+    if (options.scenario == "mixed" && options.threads > 1) {
+      print_note("mixed runs one reader and one writer; --threads %u is not used", options.threads);
+    }
+    try {
+      exit_code = run_bench(options);
+    } catch (const BenchError& error) {
+      exit_code = report_error("%s", error.what());
+    }
+  });
+}
+
+}  // namespace quire

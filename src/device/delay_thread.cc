@@ -1,0 +1,100 @@
+#include "device/delay_thread.h"
+
+#include <signal.h>
+
+#include <ctime>
+
+#include "base/check.h"
+#include "device/fork_guard.h"
+
+namespace quire {
+namespace {
+
+enum Field : unsigned { kDue, kRun, kOwner };  // of Request::private_
+
+std::int64_t due_of(const Request& request) { return static_cast<std::int64_t>(request.private_[kDue]); }
+
+}  // namespace
+
+LockClass DelayThread::lock_class_("device.delay_thread");
+
+std::int64_t monotonic_ns() noexcept {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * std::int64_t{1'000'000'000} + now.tv_nsec;
+}
+
+void DelayThread::stop() {
+  if (device_in_forked_child()) return;
+  {
+    MutexLock lock(mutex_);
+    if (!started_ || stopping_) return;
+    stopping_ = true;
+  }
+  changed_.wake_all();
+  pthread_join(thread_, nullptr);
+}
+
+void DelayThread::post(Request& request, std::int64_t delay_ns, Run run, void* owner) {
+  request.private_[kDue] = static_cast<std::uint64_t>(monotonic_ns() + delay_ns);
+  request.private_[kRun] = reinterpret_cast<std::uintptr_t>(run);
+  request.private_[kOwner] = reinterpret_cast<std::uintptr_t>(owner);
+  {
+    MutexLock lock(mutex_);
+    if (!started_) {
+      sigset_t all, old;
+      sigfillset(&all);
+      pthread_sigmask(SIG_SETMASK, &all, &old);
+      const int rc = pthread_create(&thread_, nullptr, thread_main, this);
+      pthread_sigmask(SIG_SETMASK, &old, nullptr);
+      CHECK(rc == 0);
+      pthread_setname_np(thread_, name_);
+      started_ = true;
+    }
+    Request** link = &first_;
+    while (*link != nullptr && due_of(**link) <= due_of(request)) link = &(*link)->next;
+    request.next = *link;
+    *link = &request;
+  }
+  changed_.wake_all();
+}
+
+void* DelayThread::thread_main(void* self) {
+  static_cast<DelayThread*>(self)->loop();
+  return nullptr;
+}
+
+// The next request whose time has come. Else null, with how long to wait for the next (-1: until there is one).
+Request* DelayThread::take_due(std::int64_t* wait_ns, bool* stop) {
+  MutexLock lock(mutex_);
+  *stop = stopping_ && first_ == nullptr;
+  *wait_ns = -1;
+  if (first_ == nullptr) return nullptr;
+  const std::int64_t left_ns = due_of(*first_) - monotonic_ns();
+  if (left_ns > 0 && !stopping_) {
+    *wait_ns = left_ns;
+    return nullptr;
+  }
+  Request* const request = first_;
+  first_ = request->next;
+  return request;
+}
+
+void DelayThread::loop() {
+  for (;;) {
+    const std::uint32_t ticket = changed_.prepare();
+    std::int64_t wait_ns;
+    bool stop;
+    Request* const request = take_due(&wait_ns, &stop);
+    if (request == nullptr && !stop) {
+      changed_.wait(ticket, wait_ns);
+      continue;
+    }
+    changed_.cancel();
+    if (stop) return;
+    const Run run = reinterpret_cast<Run>(request->private_[kRun]);
+    run(*request, reinterpret_cast<void*>(request->private_[kOwner]));
+  }
+}
+
+}  // namespace quire

@@ -1,0 +1,50 @@
+// I/O: the interface to what holds the bytes. Implementations: FileDevice (io_uring or preadv/pwritev over a host file
+// or block device), MemoryDevice, FaultyDevice (wraps another). Locks: none of the upper layers' are touched here.
+//
+// A Request is the caller's, fixed in place until done. States: idle -> submitted -> done.
+//   execute()  the calling thread submits the batch and reaps it itself; returns when all are done (no callback).
+//   submit()   returns at once; each request's `done` runs once, on a thread of quire's own that reaps: it may only
+//              record, make sequences even, release and wake, never wait for a lock.
+// Short transfers: a read that ends at the end of the file reports the bytes it got; every other short transfer is
+// continued inside until it is whole or fails, so `result` is a full count, a short count at the end of file, or
+// -errno.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstdint>
+#include <span>
+
+#include "quire/result.h"
+
+namespace quire {
+
+enum class IoOp : std::uint8_t { read, write };
+
+struct Request {
+  IoOp op = IoOp::read;
+  std::uint64_t offset = 0;          // bytes on the device
+  std::span<const iovec> buffers;    // caller-owned until done; for O_DIRECT each is aligned to kPageSize
+  std::int64_t result = 0;           // bytes moved or -errno, valid once done
+  void (*done)(Request&) = nullptr;  // submit() only
+  void* context = nullptr;           // the caller's
+
+  std::uint64_t length() const {
+    std::uint64_t sum = 0;
+    for (const iovec& v : buffers) sum += v.iov_len;
+    return sum;
+  }
+  Request* next = nullptr;    // the device's, while submitted
+  std::uint64_t private_[4];  // the device's, while submitted
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual void execute(std::span<Request* const> batch) = 0;
+  virtual void submit(std::span<Request* const> batch) = 0;
+  // Makes what completed before the call durable; waits. data_only as fdatasync. Returns 0 or an errno.
+  virtual int flush(bool data_only) = 0;
+};
+
+}  // namespace quire

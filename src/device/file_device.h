@@ -1,0 +1,36 @@
+// Device over a host file or block device. execute() goes through the calling thread's ring or a system call, submit()
+// through the IoThread; both use O_DIRECT where a request's offset and buffers are multiples of the logical block size.
+// Locks: none.
+#pragma once
+
+#include "device/device.h"
+#include "device/io_thread.h"
+#include "device/transfer.h"
+
+namespace quire {
+
+struct FileDeviceOptions {
+  int direct_fd = -1;    // opened with O_DIRECT; -1: everything through buffered_fd
+  int buffered_fd = -1;  // the same file without; both stay the owner's, who closes them after the device is gone
+  unsigned logical_block_size = 512;  // a power of two
+  bool use_io_uring = true;
+  IoStats* stats = nullptr;       // outlives the device
+  IoThread* io_thread = nullptr;  // for submit(); outlives the device
+};
+
+class FileDevice final : public Device {
+ public:
+  explicit FileDevice(const FileDeviceOptions& options);
+
+  void execute(std::span<Request* const> batch) override;
+  void submit(std::span<Request* const> batch) override;
+  int flush(bool data_only) override;
+
+ private:
+  bool is_better_plain(const Request& request, std::size_t batch_size) const;
+
+  const FileTarget target_;
+  IoThread* const io_thread_;
+};
+
+}  // namespace quire

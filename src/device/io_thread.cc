@@ -1,0 +1,190 @@
+#include "device/io_thread.h"
+
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <new>
+
+#include "base/check.h"
+
+namespace quire {
+namespace {
+
+// The head of the stack while the thread sleeps or is about to: an address that no request has.
+Request asleep_marker;
+Request* const kAsleep = &asleep_marker;
+
+}  // namespace
+
+Result<std::unique_ptr<IoThread>> IoThread::create(const IoThreadOptions& options) {
+  CHECK(options.depth > 0);
+  CHECK(options.stats != nullptr);
+  std::unique_ptr<IoThread> made(new (std::nothrow) IoThread(options));
+  if (made == nullptr) return fail(ENOMEM);
+  {
+    ForkGuard guard;
+    const int fd = eventfd(0, EFD_CLOEXEC);  // blocking: a ring polls it, the plain loop sleeps in it
+    if (fd < 0) return fail(errno);
+    guard.add(made->event_, fd);
+  }
+  // Signals go to the application's threads: the mask is inherited, so the thread never runs a handler.
+  sigset_t all, old;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &old);
+  const int rc = pthread_create(&made->thread_, nullptr, thread_main, made.get());
+  pthread_sigmask(SIG_SETMASK, &old, nullptr);
+  if (rc != 0) return fail(rc);
+  made->started_ = true;
+  pthread_setname_np(made->thread_, "quire-io");
+  return made;
+}
+
+IoThread::~IoThread() {
+  if (device_in_forked_child()) return;  // the thread is the parent's
+  if (started_) {
+    // The write to the eventfd orders it: the thread looks again after reading that.
+    stopping_.store(true, memory_order_release);
+    wake_up();
+    pthread_join(thread_, nullptr);
+    CHECK(pushed_.load(memory_order_acquire) != kAsleep);
+    CHECK(pending_ == nullptr);
+  }
+  if (event_.fd() < 0) return;
+  ForkGuard guard;
+  ::close(guard.remove(event_));
+}
+
+void IoThread::submit(Request* newest, Request* oldest) {
+  Request* head = pushed_.load(memory_order_relaxed);
+  do {
+    oldest->next = head == kAsleep ? nullptr : head;
+  } while (!pushed_.compare_exchange(head, newest, memory_order_release, memory_order_relaxed));
+  if (head == kAsleep) wake_up();  // the requests may be done and gone by now
+}
+
+void* IoThread::thread_main(void* self) {
+  auto& io = *static_cast<IoThread*>(self);
+  if (io.options_.use_io_uring && io.ring_.open(io.options_.depth + 1) == 0) {
+    IoStats::add(io.options_.stats->ring_setups);
+    io.loop_with_ring();
+    io.ring_.close();  // by the thread that made it
+  } else {
+    if (io.options_.use_io_uring) IoStats::add(io.options_.stats->engine_fallbacks);
+    io.loop_plain();
+  }
+  return nullptr;
+}
+
+bool IoThread::take() {
+  // Acquire: pairs with the push. Also the way from asleep to awake.
+  Request* stack = pushed_.exchange(nullptr, memory_order_acquire);
+  if (stack == nullptr || stack == kAsleep) return false;
+  Request* const last = stack;  // pushed last
+  Request* first = nullptr;
+  while (stack != nullptr) {  // a stack is newest first
+    Request* const next = stack->next;
+    stack->next = first;
+    first = stack;
+    stack = next;
+  }
+  if (pending_ == nullptr) {
+    pending_ = first;
+  } else {
+    pending_last_->next = first;
+  }
+  pending_last_ = last;
+  return true;
+}
+
+bool IoThread::fall_asleep() {
+  Request* expected = nullptr;
+  return pushed_.compare_exchange(expected, kAsleep, memory_order_relaxed, memory_order_relaxed);
+}
+
+void IoThread::loop_with_ring() {
+  for (;;) {
+    take();
+    const bool stopping = stopping_.load(memory_order_acquire);
+    if (!armed_ && !stopping) arm_wake_up();
+    start_pending();
+    if (stopping && !armed_ && in_flight_ == 0 && pending_ == nullptr) {
+      if (!take()) return;
+      continue;  // a callback just run submitted again
+    }
+    // At full depth nothing new could be started, so nobody needs to wake the thread. Else it sleeps only if nothing
+    // was pushed since take(); otherwise what is prepared goes out, and the new requests join.
+    const bool may_wait = in_flight_ == options_.depth || fall_asleep();
+    ring_.submit_and_wait(may_wait ? 1 : 0);
+    ring_.reap([this](void* tag, int rc) { completed(tag, rc); });
+  }
+}
+
+void IoThread::start_pending() {
+  while (pending_ != nullptr && in_flight_ < options_.depth) {
+    Request* const request = pending_;
+    pending_ = request->next;
+    if (transfer_is_done(*request) || !transfer_target(*request).use_io_uring) {
+      plain_run(*request);
+      request->done(*request);
+      continue;
+    }
+    ring_.prepare(transfer_step(*request), request);
+    ++in_flight_;
+  }
+}
+
+void IoThread::completed(void* tag, int rc) {
+  if (tag == &wake_ups_) {
+    armed_ = false;
+    return;
+  }
+  auto* const request = static_cast<Request*>(tag);
+  const TransferState after = transfer_stepped(*request, rc);
+  if (after == TransferState::again) {
+    ring_.prepare(transfer_step(*request), request);  // takes the place it had
+    return;
+  }
+  --in_flight_;
+  if (after == TransferState::again_plain) plain_run(*request);
+  request->done(*request);  // may free the request
+}
+
+void IoThread::arm_wake_up() {
+  ring_.prepare(TransferStep{IoOp::read, event_.fd(), false, &wake_ups_, sizeof wake_ups_, 0}, &wake_ups_);
+  armed_ = true;
+}
+
+void IoThread::loop_plain() {
+  for (;;) {
+    if (!take()) {
+      if (stopping_.load(memory_order_acquire)) return;
+      if (fall_asleep()) wait_for_wake_up();
+      continue;
+    }
+    while (pending_ != nullptr) {
+      Request* const request = pending_;
+      pending_ = request->next;
+      plain_run(*request);
+      request->done(*request);
+    }
+  }
+}
+
+void IoThread::wake_up() {
+  const std::uint64_t one = 1;
+  ssize_t rc;
+  do {
+    rc = write(event_.fd(), &one, sizeof one);
+  } while (rc < 0 && errno == EINTR);
+}
+
+void IoThread::wait_for_wake_up() {
+  ssize_t rc;
+  do {
+    rc = read(event_.fd(), &wake_ups_, sizeof wake_ups_);
+  } while (rc < 0 && errno == EINTR);
+}
+
+}  // namespace quire

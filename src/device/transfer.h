@@ -1,0 +1,54 @@
+// One request's way through a host file: which descriptor and which bytes the next system call or ring entry moves, and
+// what its return value means. Both engines (ring.h, plain_run below) drive it. Locks: none.
+//
+//   begin -> step -> stepped -> (again: step | again_plain: step, by a system call | done)
+//
+// Progress lives in Request::private_, so nothing is allocated and a continued transfer needs no copy of the iovecs: a
+// transfer that stops inside a buffer goes on with that buffer alone, then with the vector behind it.
+#pragma once
+
+#include <cstdint>
+
+#include "device/device.h"
+#include "device/io_stats.h"
+
+namespace quire {
+
+// What a request is for: part of the device, outlives its requests.
+struct FileTarget {
+  int direct_fd = -1;  // opened with O_DIRECT, or -1
+  int buffered_fd = -1;
+  unsigned logical_block_size = 512;
+  bool use_io_uring = true;
+  IoStats* stats = nullptr;
+};
+
+struct TransferStep {
+  IoOp op;
+  int fd;
+  bool vectored;  // address is an iovec array and length its count; else a buffer and its bytes
+  const void* address;
+  unsigned length;
+  std::uint64_t offset;  // in the file
+};
+
+enum class TransferState : std::uint8_t { again, again_plain, done };
+
+// Done at once where there is nothing to move or the offset is impossible; `result` is set whenever a call says done.
+TransferState transfer_begin(Request& request, const FileTarget& target);
+TransferStep transfer_step(const Request& request);
+// rc: what the step returned, a count or -errno. Continues short transfers; an EINVAL under O_DIRECT goes on through
+// the host's cache, and is counted.
+TransferState transfer_stepped(Request& request, std::int64_t rc);
+
+const FileTarget& transfer_target(const Request& request);
+bool transfer_is_done(const Request& request);
+bool transfer_is_direct(const Request& request);  // the next step goes through direct_fd
+
+// The plain engine: runs what is left of a begun request, if anything, by system calls of this thread.
+void plain_run(Request& request);
+
+// Ends a request without touching the file (after fork, for one).
+void transfer_fail(Request& request, const FileTarget& target, int errnum);
+
+}  // namespace quire

@@ -1,0 +1,35 @@
+// Inode: one file of a cache, with its range lock over its mapping. Guarantees: R1, R5.
+//
+// Range lock: bytes, inclusive; shared for slow reads, exclusive for writes and range operations. Operations that move
+// the end lock from the smaller of the old and new size to infinity and read the size again under the lock.
+// Lock order: range (inode id, offset) > invalidate (inode id, page) > folios (inode id, index) > gate > xarray.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "backing/backing.h"
+#include "cache/mapping.h"
+#include "sync/range_lock.h"
+
+namespace quire {
+
+extern LockClass range_lock_class;
+
+enum RangeMode : std::uint8_t { kShared = 0, kExclusive = 1 };
+inline constexpr RangeModes kRangeModes{{0b01, 0b00, 0, 0}};
+
+struct Inode {
+  Inode(PageCache& cache, std::unique_ptr<Backing> file_backing, std::uint64_t inode_id)
+      : id(inode_id),
+        backing(std::move(file_backing)),
+        mapping(cache, *backing, inode_id, backing->size()),
+        range(range_lock_class, kRangeModes, inode_id) {}
+
+  const std::uint64_t id;            // unique in the process; orders locks
+  std::unique_ptr<Backing> backing;  // replaced only while no handle is open
+  Mapping mapping;
+  RangeLock range;
+};
+
+}  // namespace quire

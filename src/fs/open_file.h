@@ -1,0 +1,54 @@
+// OpenFile: a handle on an inode, and the operations on it. Thread safety: every operation from any thread.
+// Errors are errno values; the sentence is built by whoever knows the cause (base/error.h).
+#pragma once
+
+#include <sys/stat.h>
+#include <sys/uio.h>
+
+#include <cstdint>
+#include <span>
+
+#include "cache/readahead.h"
+#include "fs/inode.h"
+#include "quire/result.h"
+
+namespace quire {
+
+struct OpenFile {
+  Inode* inode = nullptr;
+  bool readable = false;
+  bool writable = false;
+  bool append = false;  // O_APPEND
+  bool data_sync = false, full_sync = false;  // O_DSYNC, O_SYNC
+  Atomic<std::uint64_t> error_seen;  // of the mapping's error sequence
+  ReadaheadState readahead;
+};
+
+enum IoFlag : unsigned { kIoNoWait = 1, kIoAppend = 2, kIoDataSync = 4, kIoSync = 8 };
+
+// --- read.cc ---
+// Up to the vectors' length at offset. Splits at PageCache::max_operation_bytes.
+Result<std::size_t> file_read(OpenFile& file, std::span<const iovec> to, std::uint64_t offset, unsigned io_flags);
+
+// --- write.cc ---
+Result<std::size_t> file_write(OpenFile& file, std::span<const iovec> from, std::uint64_t offset, unsigned io_flags);
+
+// --- truncate.cc ---
+Status file_truncate(OpenFile& file, std::uint64_t size);
+
+// --- sync.cc ---
+// Writes back and flushes; then tells this handle of an error that it has not been told of.
+Status file_sync(OpenFile& file, bool data_only);
+// The same without a handle's memory: for the last close and the cache's end.
+Status inode_sync(Inode& inode);
+
+// --- stat: sync.cc ---
+Status file_stat(OpenFile& file, struct stat* out);
+
+// Sum of the vectors' lengths; EINVAL if it passes SSIZE_MAX.
+Result<std::size_t> vectors_length(std::span<const iovec> vectors);
+
+// The child of a fork may not touch the cache: ENOTRECOVERABLE.
+Status check_not_forked(const PageCache& cache);
+
+}  // namespace quire

@@ -1,0 +1,144 @@
+// Writing a file. A resident folio is written under the range lock and its own lock alone; everything else reserves
+// frames and claims its share of the dirty limit first, with nothing held. Guarantees: R1, R2, D1.
+// Locks: range (exclusive; to infinity from min(size, offset) where the write ends past the size) > what cache takes.
+#include <algorithm>
+#include <cerrno>
+
+#include "base/error.h"
+#include "cache/buffered_write.h"
+#include "cache/writeback.h"
+#include "fs/open_file.h"
+
+namespace quire {
+namespace {
+
+// The range lock of a write, with the size read again under it.
+class WriteRange {
+ public:
+  explicit WriteRange(Inode& inode) : inode_(inode), range_(inode.range) {}
+
+  // Locks [offset, offset + count), or to infinity where it ends past the size; for `append` the offset is the size.
+  // EAGAIN if `no_wait` and it is not free.
+  Status acquire(std::uint64_t offset, std::size_t count, bool append, bool no_wait) {
+    for (;;) {
+      const std::uint64_t seen = inode_.mapping.size.load(memory_order_acquire);
+      const std::uint64_t at = append ? seen : offset;
+      const bool extends = at + count > seen;
+      const std::uint64_t first = extends ? std::min(at, seen) : at;
+      const std::uint64_t last = extends ? kRangeEnd : at + count - 1;
+      if (no_wait) {
+        if (!range_.try_acquire(first, last, kExclusive)) return fail(EAGAIN);
+      } else {
+        range_.acquire(first, last, kExclusive);
+      }
+      const std::uint64_t size = inode_.mapping.size.load(memory_order_acquire);
+      offset_ = append ? size : offset;
+      if (offset_ + count <= size ? range_.request().covers(offset_, offset_ + count - 1)
+                                  : range_.request().covers(std::min(offset_, size), kRangeEnd)) {
+        return {};
+      }
+      range_.release();  // the end moved between the look and the lock
+      inode_.mapping.cache.stats.count(Counter::write_retries);
+    }
+  }
+  std::uint64_t offset() const { return offset_; }
+  void release() { range_.release(); }
+
+ private:
+  Inode& inode_;
+  RangeGuard range_;
+  std::uint64_t offset_ = 0;
+};
+
+struct WrittenAt {
+  std::size_t count = 0;
+  std::uint64_t offset = 0;
+};
+
+// One atomic write of at most max_operation_bytes.
+Result<WrittenAt> write_piece(OpenFile& file, std::span<const iovec> vectors, UserBuffer& from, std::uint64_t offset,
+                              std::size_t count, bool whole, unsigned io_flags) {
+  Inode& inode = *file.inode;
+  Mapping& mapping = inode.mapping;
+  PageCache& cache = mapping.cache;
+  const bool append = file.append || (io_flags & kIoAppend) != 0;
+  const bool no_wait = (io_flags & kIoNoWait) != 0;
+  WriteRange range(inode);
+  const std::uint64_t limit = mapping.backing->max_size();
+  const auto past_limit = [&] { return range.offset() > limit || count > limit - range.offset(); };
+
+  if (whole && vectors.size() == 1 && count <= kPageSize && !cache.near_dirty_limit()) {
+    QUIRE_TRY(range.acquire(offset, count, append, no_wait));
+    if (past_limit()) return fail_with(EFBIG, "the write would end past the largest offset that this file can have");
+    if (write_fast(mapping, static_cast<const char*>(vectors[0].iov_base), count, range.offset())) {
+      cache.stats.count(Counter::writes_fast);
+      return WrittenAt{count, range.offset()};
+    }
+    range.release();
+  }
+  if (no_wait) return fail(EAGAIN);
+
+  const std::uint32_t folios = append ? static_cast<std::uint32_t>(count / kPageSize + 2) : write_frames(offset, count);
+  QUIRE_TRY(cache.throttle(mapping, folios));
+  FrameReservation frames(cache.pool);
+  cache.reserve(frames, folios);
+  Status status = range.acquire(offset, count, append, false);
+  if (status.ok() && past_limit()) {
+    status = fail_with(EFBIG, "the write would end past the largest offset that this file can have");
+  } else if (status.ok()) {
+    status = write_locked(mapping, from, range.offset(), count, frames, CacheContext{});
+  }
+  range.release();
+  cache.unthrottle(folios);
+  QUIRE_TRY(status);
+  return WrittenAt{count, range.offset()};
+}
+
+}  // namespace
+
+Result<std::size_t> file_write(OpenFile& file, std::span<const iovec> vectors, std::uint64_t offset, unsigned io_flags) {
+  if (!file.writable) return fail_with(EBADF, "the file was not opened for writing");
+  PageCache& cache = file.inode->mapping.cache;
+  QUIRE_TRY(check_not_forked(cache));
+  const auto length = vectors_length(vectors);
+  QUIRE_TRY(length);
+  const bool append = file.append || (io_flags & kIoAppend) != 0;
+  std::size_t count = length.value();
+  if (count == 0) return std::size_t{0};
+  const Mapping& mapping = file.inode->mapping;
+  const bool fixed = mapping.backing->fixed_size();
+  const std::uint64_t limit = fixed ? mapping.size.load(memory_order_relaxed) : mapping.backing->max_size();
+  if (append && fixed) return fail_with(ENOSPC, "a block device cannot grow");
+  if (!append && count > limit - std::min(offset, limit)) {
+    if (offset >= limit) {
+      return fixed ? fail_with(ENOSPC, "offset %llu lies past the end of the block device (%llu bytes)", static_cast<unsigned long long>(offset), static_cast<unsigned long long>(limit))
+                   : fail_with(EFBIG, "offset %llu lies past the largest that this file can have (%llu)", static_cast<unsigned long long>(offset), static_cast<unsigned long long>(limit));
+    }
+    count = limit - offset;  // as much as fits
+  }
+  const std::uint64_t most = cache.max_operation_bytes();
+  UserBuffer from(vectors);
+  std::size_t done = 0;
+  std::uint64_t first = 0, end = 0;
+  while (done < count) {
+    const std::size_t want = std::min<std::uint64_t>(count - done, most);
+    const auto written = write_piece(file, vectors, from, offset + done, want, want == count, io_flags);
+    if (!written.ok()) {
+      if (done == 0) return fail(written.errnum());
+      break;
+    }
+    if (done == 0) first = written.value().offset;
+    end = written.value().offset + written.value().count;
+    done += written.value().count;
+  }
+  const bool data_sync = file.data_sync || (io_flags & kIoDataSync) != 0;
+  const bool full_sync = file.full_sync || (io_flags & kIoSync) != 0;
+  if (data_sync || full_sync) {
+    Mapping& written = file.inode->mapping;
+    QUIRE_TRY(write_back(written, first >> kPageShift, (end - 1) >> kPageShift, CacheContext{}));
+    QUIRE_TRY(flush(written, !full_sync));
+  }
+  return done;
+}
+
+}  // namespace quire

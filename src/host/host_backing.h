@@ -1,0 +1,73 @@
+// Backing: a file or block device of the host. Its block map is the identity (offset on the device = offset in the file;
+// the host keeps the real one), its holes read as zeros, and writes fill them. Guarantees: R3, D1.
+//
+// Attached while a handle is open, detached (no descriptors) while its folios are only kept. Reading comes first;
+// `allow_writing` adds descriptors for writing, and the old ones stay until detach, since I/O may be in flight on them.
+// Thread safety: Backing's calls from any thread while attached; attach, allow_writing, stop_writing, detach: under the
+// file table's lock. Full blocks go through O_DIRECT, a partial last block through the buffered descriptor: the file
+// never grows past its end.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "backing/backing.h"
+#include "base/bytes.h"
+#include "device/file_device.h"
+#include "host/host_file.h"
+#include "sync/atomic.h"
+
+namespace quire {
+
+struct HostOptions {
+  bool use_direct = true;
+  bool use_io_uring = true;
+  IoStats* stats = nullptr;
+  IoThread* io_thread = nullptr;
+};
+
+class HostBacking final : public Backing {
+ public:
+  explicit HostBacking(const HostOptions& options) : options_(options) {}
+  ~HostBacking() override { detach(); }
+
+  // Takes the descriptors and the lock. EBUSY: another cache has it.
+  Status attach(HostDescriptors files, bool writable);
+  Status allow_writing(HostDescriptors files);  // of the same file, opened for writing
+  void stop_writing();                          // everything is written back: others may write again
+  void detach();                                // no I/O is in flight
+  void close_in_child();                        // after fork: drops the descriptors, and with them nothing of the parent's
+
+  bool attached() const { return reading_.open(); }
+  bool may_write() const { return writing_now_; }
+  bool block_device() const { return properties_.block_device; }
+  Result<HostIdentity> identity() const { return identify_host_file(reading_.buffered); }
+
+  Device& device() override { return *device_.load(memory_order_acquire); }
+  std::uint64_t size() const override { return size_.load(memory_order_acquire); }
+  std::uint64_t max_size() const override { return properties_.max_size; }
+  bool fixed_size() const override { return properties_.block_device; }
+  unsigned block_size() const override { return static_cast<unsigned>(kPageSize); }
+  unsigned write_alignment() const override { return 1; }
+  Result<Extent> map(std::uint64_t offset, std::uint64_t length) override;
+  Result<Extent> prepare(std::uint64_t offset, std::uint64_t length) override;
+  Status commit(std::uint64_t offset, std::uint64_t length, std::uint64_t end_of_file) override;
+  Status set_size(std::uint64_t size) override;
+  Status sync(bool data_only) override;
+  Status stat(struct stat* out) override;
+
+ private:
+  std::unique_ptr<FileDevice> make_device(const HostDescriptors& files) const;
+  int current_fd() const { return writing_.open() ? writing_.buffered : reading_.buffered; }
+
+  const HostOptions options_;
+  HostProperties properties_;
+  HostDescriptors reading_, writing_;  // writing_: only if reading_ was not opened for writing
+  bool reading_can_write_ = false;
+  bool writing_now_ = false;
+  std::unique_ptr<FileDevice> reading_device_, writing_device_;
+  Atomic<FileDevice*> device_;
+  Atomic<std::uint64_t> size_;  // of the host's file, as our own operations left it
+};
+
+}  // namespace quire

@@ -1,0 +1,44 @@
+// Every shared atomic of quire: std::atomic with the order always spelled out, behind one type so that a deterministic
+// scheduler can take a step at each access. Raw fences live in this folder only.
+#pragma once
+
+#include <atomic>
+
+namespace quire {
+
+using std::memory_order;
+using std::memory_order_acq_rel;
+using std::memory_order_acquire;
+using std::memory_order_relaxed;
+using std::memory_order_release;
+using std::memory_order_seq_cst;
+
+template <typename T>
+class Atomic {
+ public:
+  constexpr Atomic() noexcept = default;
+  constexpr explicit Atomic(T value) noexcept : value_(value) {}
+  Atomic(const Atomic&) = delete;
+  Atomic& operator=(const Atomic&) = delete;
+
+  T load(memory_order order) const noexcept { return value_.load(order); }
+  void store(T value, memory_order order) noexcept { value_.store(value, order); }
+  T exchange(T value, memory_order order) noexcept { return value_.exchange(value, order); }
+  T fetch_add(T value, memory_order order) noexcept { return value_.fetch_add(value, order); }
+  T fetch_sub(T value, memory_order order) noexcept { return value_.fetch_sub(value, order); }
+  T fetch_or(T value, memory_order order) noexcept { return value_.fetch_or(value, order); }
+  T fetch_and(T value, memory_order order) noexcept { return value_.fetch_and(value, order); }
+  bool compare_exchange(T& expected, T desired, memory_order success, memory_order failure) noexcept {
+    return value_.compare_exchange_strong(expected, desired, success, failure);
+  }
+
+  // For futex.h only: the word the kernel compares.
+  std::atomic<T>& raw() noexcept { return value_; }
+
+ private:
+  std::atomic<T> value_{};
+};
+
+inline void cpu_relax() noexcept { __builtin_ia32_pause(); }
+
+}  // namespace quire

@@ -1,0 +1,23 @@
+#include "sync/futex.h"
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <ctime>
+
+namespace quire {
+
+bool futex_wait(Atomic<std::uint32_t>& word, std::uint32_t expected, std::int64_t timeout_ns) noexcept {
+  timespec timeout{timeout_ns / 1'000'000'000, timeout_ns % 1'000'000'000};
+  const long rc = syscall(SYS_futex, &word.raw(), FUTEX_WAIT_PRIVATE, expected,
+                          timeout_ns < 0 ? nullptr : &timeout, nullptr, 0);
+  return rc == 0 || errno != ETIMEDOUT;
+}
+
+void futex_wake(Atomic<std::uint32_t>& word, int count) noexcept {
+  syscall(SYS_futex, &word.raw(), FUTEX_WAKE_PRIVATE, count, nullptr, nullptr, 0);
+}
+
+}  // namespace quire

@@ -1,0 +1,83 @@
+// RCU over liburcu (memb flavour): readers pay a thread-local store; any thread may call, registration is automatic at
+// its first read section and undone when it exits.
+//
+// What is retired is freed by whoever next waits for a grace period (rcu_synchronize, rcu_drain): rcu_retire never
+// waits and may be called under any lock. liburcu is not instrumented, so ThreadSanitizer is told of the two orders it
+// guarantees: a section's end before the end of a grace period that began later, and publication by release stores.
+//
+// A thread is unregistered by a pthread key's destructor, which runs after the destructors of C++ thread_local objects;
+// those, and other keys' destructors, may therefore still read (and register the thread anew, for the next round). Only
+// a read in the last of POSIX's rounds of key destructors would come too late.
+// After fork() only the calling thread goes on in the child: the child must not call anything here but may exit.
+#pragma once
+
+#include <cstdint>
+
+#include "sync/annotations.h"
+
+#if defined(__SANITIZE_THREAD__)
+#define QUIRE_RCU_OUT_OF_LINE 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define QUIRE_RCU_OUT_OF_LINE 1
+#endif
+#endif
+
+#ifndef QUIRE_RCU_OUT_OF_LINE
+#include <urcu/config.h>
+#include <urcu/tls-compat.h>
+// liburcu declares its reader thread_local, and C++ reaches an extern thread_local through a wrapper function, in case
+// it needs construction. It is plain C data: __thread says so.
+#ifdef CONFIG_RCU_TLS
+#undef URCU_TLS_STORAGE_CLASS
+#define URCU_TLS_STORAGE_CLASS __thread
+#endif
+#include <urcu/static/urcu-memb.h>
+#endif
+
+namespace quire {
+
+namespace detail {
+extern constinit thread_local bool rcu_registered;  // written by this thread only
+void rcu_register_slow() noexcept;
+}  // namespace detail
+
+#ifdef QUIRE_RCU_OUT_OF_LINE
+void rcu_read_lock() noexcept;  // nests; never waits
+void rcu_read_unlock() noexcept;
+bool rcu_in_read_section() noexcept;  // for assertions
+#else
+inline void rcu_read_lock() noexcept {
+  if (__builtin_expect(!detail::rcu_registered, 0)) detail::rcu_register_slow();
+  _urcu_memb_read_lock();
+}
+inline void rcu_read_unlock() noexcept { _urcu_memb_read_unlock(); }
+inline bool rcu_in_read_section() noexcept { return _urcu_memb_read_ongoing() != 0; }
+#endif
+
+class RcuReadLock {
+ public:
+  RcuReadLock() noexcept { rcu_read_lock(); }
+  ~RcuReadLock() { rcu_read_unlock(); }
+  RcuReadLock(const RcuReadLock&) = delete;
+  RcuReadLock& operator=(const RcuReadLock&) = delete;
+};
+
+// Waits until every read section that was open at the call has ended, then frees what was retired before it.
+// Never inside a read section, never under a lock that a reader or a free function may wait for.
+void rcu_synchronize();
+
+struct RcuHead {
+  RcuHead* next = nullptr;
+  void (*free)(RcuHead*) = nullptr;
+};
+
+// Frees head through head->free after a grace period. Never waits. The free function may retire, and must not wait for
+// a grace period.
+void rcu_retire(RcuHead* head, void (*free)(RcuHead*)) noexcept;
+
+// Frees what is retired if more than `limit` objects are pending. May wait for a grace period, as rcu_synchronize; what
+// another thread is about to free has been freed when it returns. What a free function retires is left to the next.
+void rcu_drain(std::uint64_t limit = 0);
+
+}  // namespace quire

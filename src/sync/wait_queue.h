@@ -1,0 +1,36 @@
+// Wait queue: threads sleep until a condition, guarded by the caller's mutex or by atomics, may have changed.
+//
+//   auto ticket = queue.prepare();   // before the condition is looked at
+//   if (condition()) queue.cancel(); else queue.wait(ticket);
+//
+// wake_all() after the change: a waiter that prepared before it does not sleep through it (the ticket is stale). The
+// waker pays a fence and a load when nobody waits. No lock may be held across wait() that the waker needs; the queue
+// outlives every wake_all().
+// The orders: the waker changes the condition, fences, and loads waiters_; the waiter adds itself, fences, and looks at
+// the condition. One fence comes first, so either the waker sees the waiter or the waiter sees the change.
+#pragma once
+
+#include <cstdint>
+
+#include "sync/atomic.h"
+
+namespace quire {
+
+class WaitQueue {
+ public:
+  std::uint32_t prepare() noexcept;                                        // registers a waiter
+  void cancel() noexcept;                                                  // prepared, but need not wait
+  bool wait(std::uint32_t ticket, std::int64_t timeout_ns = -1) noexcept;  // unregisters; false on timeout
+  void wake_all() noexcept {
+    std::atomic_thread_fence(memory_order_seq_cst);
+    if (waiters_.load(memory_order_relaxed) != 0) wake_waiters();
+  }
+
+ private:
+  void wake_waiters() noexcept;
+
+  Atomic<std::uint32_t> epoch_;    // the futex word: bumped by each wake that finds waiters
+  Atomic<std::uint32_t> waiters_;  // prepared and not yet returned
+};
+
+}  // namespace quire

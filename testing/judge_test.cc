@@ -1,0 +1,177 @@
+// The judge on files in memory that are right, and on ones that are wrong in a known way: it must acquit the
+// former and convict each of the latter.
+#include "testing/judge.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "testing/system.h"
+
+namespace quire::judge {
+namespace {
+
+enum class Flaw { kNone, kNoReadLock, kForgetsAppends, kForgetsAtClose, kForeignBytes, kFails, kSizeFirst };
+
+// Files in memory under one lock; bytes are relaxed atomics, so that leaving the lock out is no undefined
+// behaviour, only wrong.
+class MemorySystem : public System {
+ public:
+  explicit MemorySystem(Flaw flaw) : flaw_(flaw) {}
+
+  std::string_view name() const override { return "memory"; }
+
+  int create(int count) override {
+    for (int i = 0; i < count; ++i) files_.push_back(std::make_unique<File>());
+    return 0;
+  }
+
+  ssize_t read(int number, void* buffer, size_t count, uint64_t offset) override {
+    File& file = at(number);
+    std::unique_lock<std::mutex> lock(file.mutex, std::defer_lock);
+    if (flaw_ != Flaw::kNoReadLock) lock.lock();
+    const uint64_t size = file.size.load(std::memory_order_relaxed);
+    if (offset >= size) return 0;
+    count = std::min<uint64_t>(count, size - offset);
+    auto* out = static_cast<unsigned char*>(buffer);
+    for (size_t i = 0; i < count; ++i) {
+      out[i] = file.bytes[offset + i].load(std::memory_order_relaxed);
+      if (flaw_ == Flaw::kNoReadLock && i % 1024 == 512) std::this_thread::yield();
+    }
+    if (flaw_ == Flaw::kForeignBytes && ++reads_ % 100 == 0 && count >= 16) std::memset(out + count / 2, 0x5A, 8);
+    return static_cast<ssize_t>(count);
+  }
+
+  ssize_t write(int number, const void* buffer, size_t count, uint64_t offset) override {
+    if (flaw_ == Flaw::kFails && ++writes_ > 100) return -EIO;
+    File& file = at(number);
+    const std::lock_guard<std::mutex> lock(file.mutex);
+    return put(&file, buffer, count, offset);
+  }
+
+  ssize_t append(int number, const void* buffer, size_t count) override {
+    File& file = at(number);
+    std::unique_lock<std::mutex> lock(file.mutex);
+    if (flaw_ == Flaw::kForgetsAppends && ++writes_ % 20 == 0) return static_cast<ssize_t>(count);
+    const uint64_t offset = file.size;
+    if (flaw_ != Flaw::kSizeFirst) return put(&file, buffer, count, offset);
+    file.size = offset + count;
+    lock.unlock();
+    std::this_thread::yield();
+    lock.lock();
+    return put(&file, buffer, count, offset);
+  }
+
+  int truncate(int number, uint64_t size) override {
+    File& file = at(number);
+    const std::lock_guard<std::mutex> lock(file.mutex);
+    for (uint64_t i = size; i < file.size; ++i) file.bytes[i].store(0, std::memory_order_relaxed);
+    file.size = size;
+    return 0;
+  }
+
+  int reread(int number, std::vector<unsigned char>* content) override {
+    content->resize(at(number).size);
+    for (size_t i = 0; i < content->size(); ++i) (*content)[i] = at(number).bytes[i];
+    if (flaw_ == Flaw::kForgetsAtClose && number == 0) content->back() ^= 1;
+    return 0;
+  }
+
+ private:
+  static constexpr size_t kCapacity = 8 << 20;
+
+  struct File {
+    std::mutex mutex;
+    std::atomic<uint64_t> size{0};
+    std::unique_ptr<std::atomic<unsigned char>[]> bytes = std::make_unique<std::atomic<unsigned char>[]>(kCapacity);
+  };
+
+  static ssize_t put(File* file, const void* buffer, size_t count, uint64_t offset) {
+    if (offset + count > kCapacity) return -ENOSPC;
+    const auto* bytes = static_cast<const unsigned char*>(buffer);
+    for (size_t i = 0; i < count; ++i) file->bytes[offset + i].store(bytes[i], std::memory_order_relaxed);
+    file->size = std::max<uint64_t>(file->size, offset + count);
+    return static_cast<ssize_t>(count);
+  }
+
+  File& at(int number) { return *files_[static_cast<size_t>(number)]; }
+
+  const Flaw flaw_;
+  std::atomic<uint64_t> reads_{0};
+  std::atomic<uint64_t> writes_{0};
+  std::vector<std::unique_ptr<File>> files_;
+};
+
+JudgeReport run(Flaw flaw, uint64_t windows, std::vector<OpKind> ops = {}) {
+  MemorySystem system(flaw);
+  JudgeOptions options;
+  options.seconds = 60;
+  options.windows = windows;
+  options.seed = 7;
+  options.files = 2;
+  options.file_size = 1 << 20;
+  options.stop_at_first = true;
+  if (!ops.empty()) options.ops = std::move(ops);
+  return judge(system, options);
+}
+
+TEST(Judge, R1_AcquitsFilesUnderALock) {
+  const JudgeReport report = run(Flaw::kNone, 100);
+  EXPECT_TRUE(report.ok()) << report.witness;
+  EXPECT_EQ(report.windows, 100U);
+  for (const OpKind kind : {OpKind::kRead, OpKind::kWrite, OpKind::kAppend, OpKind::kTruncate}) {
+    EXPECT_GT(report.ops[static_cast<size_t>(kind)], 0U) << op_name(kind);
+  }
+  EXPECT_EQ(report.witness, "");
+}
+
+TEST(Judge, R1_ConvictsCopiesWithoutALock) {
+  const JudgeReport report = run(Flaw::kNoReadLock, 5000, {OpKind::kRead, OpKind::kWrite});
+  EXPECT_FALSE(report.linearizable());
+  EXPECT_GT(report.torn, 0U);
+  EXPECT_EQ(report.foreign, 0U) << report.witness;
+  EXPECT_NE(report.witness.find("torn"), std::string::npos);
+}
+
+TEST(Judge, R1_ConvictsASizeThatComesBeforeItsBytes) {
+  const JudgeReport report = run(Flaw::kSizeFirst, 5000, {OpKind::kRead, OpKind::kAppend});
+  EXPECT_FALSE(report.linearizable());
+}
+
+TEST(Judge, R1_ConvictsForgottenAppends) {
+  const JudgeReport report = run(Flaw::kForgetsAppends, 2000, {OpKind::kRead, OpKind::kAppend});
+  EXPECT_GT(report.lost, 0U);
+}
+
+TEST(Judge, R1_ConvictsContentThatIsGoneAfterClosing) {
+  const JudgeReport report = run(Flaw::kForgetsAtClose, 5);
+  EXPECT_EQ(report.lost, 1U);
+  EXPECT_NE(report.witness.find("after closing"), std::string::npos);
+}
+
+TEST(Judge, R2_ConvictsForeignBytes) {
+  const JudgeReport report = run(Flaw::kForeignBytes, 2000);
+  EXPECT_GT(report.foreign, 0U);
+}
+
+TEST(Judge, ReportsErrorsThatShouldNotBe) {
+  const JudgeReport report = run(Flaw::kFails, 200);
+  EXPECT_TRUE(report.linearizable()) << report.witness;
+  EXPECT_FALSE(report.ok());
+  ASSERT_FALSE(report.errors.empty());
+  EXPECT_NE(report.errors[0].find("Input/output error"), std::string::npos);
+}
+
+TEST(Judge, SkipsWhatIsNotThere) {
+  const JudgeReport report = run(Flaw::kNone, 5, {OpKind::kRead, OpKind::kWrite, OpKind::kPunch, OpKind::kClone});
+  EXPECT_TRUE(report.ok());
+  EXPECT_EQ(report.skipped, (std::vector<OpKind>{OpKind::kPunch, OpKind::kClone}));
+}
+
+}  // namespace
+}  // namespace quire::judge

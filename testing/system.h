@@ -1,0 +1,56 @@
+// What is judged: a handful of files, numbered from 0, and the operations on them. Implementations: plain system
+// calls and quire (make_kernel_system, make_quire_system), and whatever a test plugs in. All operations may be
+// called from any thread at once. Results are counts (or 0), or -errno.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace quire::judge {
+
+class System {
+ public:
+  virtual ~System() = default;
+
+  virtual std::string_view name() const = 0;
+
+  // Makes `count` empty files. Before everything else, once.
+  virtual int create(int count) = 0;
+
+  virtual ssize_t read(int file, void* buffer, size_t count, uint64_t offset) = 0;
+  virtual ssize_t write(int file, const void* buffer, size_t count, uint64_t offset) = 0;
+  virtual ssize_t append(int file, const void* buffer, size_t count) = 0;
+  virtual int truncate(int file, uint64_t size) = 0;
+
+  // mode: FALLOC_FL_*.
+  virtual int fallocate(int, int, uint64_t, uint64_t) { return -ENOSYS; }
+  // From `source` at source_offset to `file` at offset; exchange: between them.
+  virtual int clone(int, uint64_t, int, uint64_t, uint64_t) { return -ENOSYS; }
+  virtual ssize_t dedupe(int, uint64_t, int, uint64_t, uint64_t) { return -ENOSYS; }
+  virtual int exchange(int, uint64_t, int, uint64_t, uint64_t) { return -ENOSYS; }
+  virtual ssize_t copy(int, uint64_t, int, uint64_t, uint64_t) { return -ENOSYS; }
+
+  // Syncs and closes every file. Quiescent; nothing but reread() follows.
+  virtual int finish() { return 0; }
+  // The content that a program opening the file anew finds.
+  virtual int reread(int file, std::vector<unsigned char>* content) = 0;
+
+  // Whether reads of up to 1 KiB promise to leave the bytes past their count alone.
+  virtual bool keeps_tail() const { return false; }
+  // The last failure in words, or empty.
+  virtual std::string last_error() const { return {}; }
+};
+
+// Files DIR/.quire-torture-PID-N, removed by the destructor.
+std::unique_ptr<System> make_kernel_system(const std::string& directory);
+// The same through a quire cache of `memory` bytes.
+std::unique_ptr<System> make_quire_system(const std::string& directory, size_t memory);
+
+}  // namespace quire::judge
