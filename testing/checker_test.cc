@@ -59,6 +59,7 @@ class HandMade : public ::testing::Test {
     return bytes;
   }
 
+  // The first `cut` bytes of a, then b's; both have the same length.
   static Image join(const Image& a, const Image& b, size_t cut) {
     Image result = a;
     std::copy(b.begin() + static_cast<ptrdiff_t>(cut), b.end(), result.begin() + static_cast<ptrdiff_t>(cut));
@@ -232,7 +233,9 @@ TEST_F(HandMade, OldBytesBehindATruncateDownAndUp) {
 
 TEST_F(HandMade, ShortWriteTookEffectForItsCount) {
   change(OpKind::kWrite, 2, 0, 1000, 1, 2).result = 600;
-  read(0, 1000, 3, 4, join(after({0}, 0, 1000), base_, 600));
+  Image expected(base_.begin(), base_.begin() + 1000);
+  fill_pattern(expected.data(), 600, make_tag(0, 2), 0);
+  read(0, 1000, 3, 4, expected);
   EXPECT_EQ(fault(), Fault::kNone);
   window_.mutators[0].result = 500;
   EXPECT_NE(fault(), Fault::kNone);

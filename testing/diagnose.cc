@@ -169,8 +169,8 @@ Diagnosis diagnose(const Window& window, bool minimize) {
     drop_mutators(&result.witness);
     return result;
   }
-  std::stable_sort(wrong.begin(), wrong.end(),
-                   [](const auto& a, const auto& b) { return a.second->length < b.second->length; });
+  std::sort(wrong.begin(), wrong.end(),
+            [](const auto& a, const auto& b) { return a.second->length < b.second->length; });
   for (size_t i = 0; i < wrong.size() && (i == 0 || (minimize && i < kCandidates)); ++i) {
     Window candidate = with_reads(window, {*wrong[i].second});
     if (minimize) drop_mutators(&candidate);

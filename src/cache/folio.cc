@@ -1,6 +1,10 @@
 // The folio lock's slow side. Spins briefly: most holders only copy a page.
 #include "cache/folio.h"
 
+#ifdef QUIRE_LOCK_VALIDATOR
+#include "cache/mapping.h"
+#endif
+
 namespace quire {
 
 LockClass folio_lock_class{"folio", LockClass::Nesting::ascending};
@@ -30,8 +34,9 @@ void wait_while_locked(Folio& folio) {
 
 void lock_folio(Folio& folio) {
 #ifdef QUIRE_LOCK_VALIDATOR
-  const LockKey key{reinterpret_cast<std::uint64_t>(folio.mapping.load(memory_order_relaxed)),
-                    folio.index.load(memory_order_relaxed)};
+  // The caller's reference keeps the identity stable, but for a removal: then the key orders nothing any more.
+  const Mapping* mapping = folio.mapping.load(memory_order_relaxed);
+  const LockKey key{mapping != nullptr ? mapping->id : 0, folio.index.load(memory_order_relaxed)};
   lock_will_acquire(folio_lock_class, &folio, key);
 #endif
   while ((folio.flags.fetch_or(kLocked, memory_order_acquire) & kLocked) != 0) wait_while_locked(folio);

@@ -25,6 +25,7 @@ Mapping::Mapping(PageCache& page_cache, Backing& file_backing, std::uint64_t ino
     : gate(inode_id),
       size(initial_size),
       pages(&page_cache.node_bytes),
+      address_base(page_cache.pool.address_base()),
       cache(page_cache),
       backing(&file_backing),
       id(inode_id),

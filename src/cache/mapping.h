@@ -50,7 +50,8 @@ struct Mapping {
   // The line that every fast read loads; written only by what changes the size or many folios.
   alignas(64) Gate gate;
   Atomic<std::uint64_t> size;  // i_size, bytes
-  alignas(64) XArray pages;
+  XArray pages;
+  const std::uintptr_t address_base;  // FolioPool::address_base
 
   PageCache& cache;
   Backing* backing;            // replaced only while no handle is open (fs)
@@ -77,6 +78,12 @@ struct Mapping {
   bool flusher_inside = false;
   std::int64_t retry_after_ns = 0;  // the flusher's own: when a failing file is tried again
 };
+
+// The bytes of a frame of this mapping's cache, from the descriptor's address alone.
+inline const char* frame_bytes(const Mapping& mapping, const Folio* folio) {
+  return reinterpret_cast<const char*>(reinterpret_cast<std::uintptr_t>(folio) * FolioPool::kFrameRatio +
+                                       mapping.address_base);
+}
 
 // --- lookup and insertion (mapping.cc) ---
 

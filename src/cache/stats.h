@@ -58,7 +58,7 @@ class Stats {
     add(block().counters[static_cast<std::size_t>(counter)], n);
   }
   // A read that the fast path served; size in bytes as asked for.
-  void count_hit(std::uint64_t size) noexcept { add(block().fast_reads[bucket(size)], 1); }
+  void count_hit(std::uint64_t size) noexcept { add(block().fast_reads[static_cast<std::size_t>(bucket(size))], 1); }
   void count_slow_read(std::uint64_t size) noexcept {
     add(block().slow_reads[bucket(size)], 1);
     count(Counter::slow_reads);

@@ -1,13 +1,11 @@
 // The `quire torture` command: reads a directory's files while they change, through quire or through plain system
 // calls, and has the recorded history judged (testing/judge.h). Exit codes: 0 nothing violated, 1 a violation or an
 // operation that failed as it should not, 2 wrong usage or nothing to run on.
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <fstream>
-#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <random>

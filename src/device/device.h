@@ -24,7 +24,7 @@ enum class IoOp : std::uint8_t { read, write };
 struct Request {
   IoOp op = IoOp::read;
   std::uint64_t offset = 0;          // bytes on the device
-  std::span<const iovec> buffers;    // caller-owned until done; for O_DIRECT each is aligned to kPageSize
+  std::span<const iovec> buffers;    // caller's, until done; O_DIRECT needs multiples of the block size
   std::int64_t result = 0;           // bytes moved or -errno, valid once done
   void (*done)(Request&) = nullptr;  // submit() only
   void* context = nullptr;           // the caller's
@@ -34,8 +34,9 @@ struct Request {
     for (const iovec& v : buffers) sum += v.iov_len;
     return sum;
   }
-  Request* next = nullptr;    // the device's, while submitted
-  std::uint64_t private_[4];  // the device's, while submitted
+  // The device's from execute() or submit() until done; a device that wraps another sends requests of its own.
+  Request* next = nullptr;
+  std::uint64_t private_[4];
 };
 
 class Device {

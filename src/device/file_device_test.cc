@@ -3,8 +3,10 @@
 
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 
 #include <algorithm>
@@ -260,6 +262,25 @@ TEST_P(FileDeviceEngines, ContinuesShortTransfers) {
   EXPECT_EQ(std::memcmp(back.data(), expected.data() + 3, 300'000 - 3), 0);
   device_.reset();
   close(proc.buffered_fd);
+}
+
+// The host takes a first part and refuses the rest: the request fails, and says why.
+TEST_P(FileDeviceEngines, ShortWriteThatCannotGoOn) {
+  struct rlimit old;
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &old), 0);
+  const auto old_handler = signal(SIGXFSZ, SIG_IGN);
+  const struct rlimit low { 5000, old.rlim_max };
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &low), 0);
+  Buffer data(2 * kPageSize);
+  fill_pattern(data.data(), data.size(), 8, 0);
+  Io write(IoOp::write, 0, data.data(), data.size());
+  const std::int64_t result = run_one(write);
+  EXPECT_EQ(setrlimit(RLIMIT_FSIZE, &old), 0);
+  signal(SIGXFSZ, old_handler);
+  EXPECT_EQ(result, -EFBIG);
+  EXPECT_EQ(file_.size(), 5000u);
+  EXPECT_EQ(IoStats::get(stats_.errors), 1u);
+  EXPECT_EQ(IoStats::get(stats_.write_bytes), 0u);
 }
 
 // Under a block size of 1 every request is tried on direct_fd. The page map refuses (EINVAL) what is no multiple of 8

@@ -107,11 +107,19 @@ void IoThread::loop_with_ring() {
   for (;;) {
     take();
     const bool stopping = stopping_.load(memory_order_acquire);
-    if (!armed_ && !stopping) arm_wake_up();
     start_pending();
-    if (stopping && !armed_ && in_flight_ == 0 && pending_ == nullptr) {
-      if (!take()) return;
-      continue;  // a callback just run submitted again
+    if (in_flight_ == 0 && pending_ == nullptr) {
+      // Idle: the thread sleeps in the eventfd itself, outside io_uring_enter, which some tools run all threads behind.
+      if (armed_) {
+        wake_up();  // ends the ring's read
+      } else {
+        if (take()) continue;  // a callback just run submitted again
+        if (stopping) return;
+        if (fall_asleep()) wait_for_wake_up();
+        continue;
+      }
+    } else if (!armed_ && !stopping) {
+      arm_wake_up();
     }
     // At full depth nothing new could be started, so nobody needs to wake the thread. Else it sleeps only if nothing
     // was pushed since take(); otherwise what is prepared goes out, and the new requests join.

@@ -21,7 +21,7 @@ namespace quire {
 namespace {
 
 constexpr int kMaxClasses = 128;
-constexpr int kMaxHeld = 112;  // by one thread: a write over 64 folios, and room
+constexpr int kMaxHeld = 4608;  // by one thread: a write of 16 MiB locks 4,097 folios; and room
 
 struct Held {
   const void* lock = nullptr;

@@ -114,17 +114,20 @@ TEST(Rcu, DrainWaitsForOtherDrainers) {
   struct Counted : RcuHead {
     Atomic<int>* left = nullptr;
   };
+  Atomic<bool> start;
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {
-    threads.emplace_back([] {
+    threads.emplace_back([&] {
       Atomic<int> left;
-      for (int i = 0; i < 300; ++i) {
+      while (!start.load(memory_order_relaxed)) std::this_thread::yield();
+      for (int i = 0; i < 1'000; ++i) {
         left.store(3, memory_order_relaxed);
         for (int n = 0; n < 3; ++n) {
           auto* object = new Counted;
           object->left = &left;
           rcu_retire(object, [](RcuHead* head) {
             auto* counted = static_cast<Counted*>(head);
+            std::this_thread::yield();  // another drainer passes by
             counted->left->fetch_sub(1, memory_order_release);
             delete counted;
           });
@@ -134,6 +137,7 @@ TEST(Rcu, DrainWaitsForOtherDrainers) {
       }
     });
   }
+  start.store(true, memory_order_relaxed);
   for (auto& thread : threads) thread.join();
 }
 
@@ -222,7 +226,7 @@ TEST(Rcu, ThreadOfForkedChildMayEnd) {
   std::thread busy([&] {
     while (!stop.load(memory_order_relaxed)) rcu_synchronize();
   });
-  for (int i = 0; i < 50; ++i) {
+  for (int i = 0; i < 20; ++i) {
     pthread_t thread;
     pid_t child = 0;
     ASSERT_EQ(pthread_create(&thread, nullptr, fork_and_end, &child), 0);

@@ -86,5 +86,37 @@ TEST(WaitQueue, NoWakeUpIsLost) {
   EXPECT_EQ(turn.load(memory_order_relaxed), kTurns);
 }
 
+// The waker's store and the waiter's look race anew in each round, from a common start: without the fence between the
+// store and the look for waiters, a waiter now and then sleeps through it.
+TEST(WaitQueue, WakeUpRacesWithPrepare) {
+  constexpr int kRounds = 20'000;
+  WaitQueue queue;
+  alignas(64) Atomic<int> condition;
+  alignas(64) Atomic<int> ready;
+  std::thread waiter([&] {
+    for (int i = 1; i <= kRounds; ++i) {
+      ready.store(i, memory_order_release);
+      for (int delay = i / 64 % 64; delay > 0; --delay) asm volatile("");
+      while (condition.load(memory_order_acquire) != i) {
+        const std::uint32_t ticket = queue.prepare();
+        if (condition.load(memory_order_acquire) == i) {
+          queue.cancel();
+        } else if (!queue.wait(ticket, 20'000'000'000)) {
+          ADD_FAILURE() << "lost in round " << i;
+          ready.store(kRounds, memory_order_release);  // lets the waker run to its end
+          return;
+        }
+      }
+    }
+  });
+  for (int i = 1; i <= kRounds; ++i) {
+    while (ready.load(memory_order_acquire) < i) cpu_relax();
+    for (int delay = i % 64; delay > 0; --delay) asm volatile("");
+    condition.store(i, memory_order_release);
+    queue.wake_all();
+  }
+  waiter.join();
+}
+
 }  // namespace
 }  // namespace quire

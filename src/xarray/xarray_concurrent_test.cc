@@ -44,8 +44,7 @@ class XArrayConcurrent : public testing::Test {
   // Runs the functions, each in a thread of its own and again and again, for a while.
   template <typename... Fn>
   void run(Fn... fn) {
-    std::vector<std::thread> threads;
-    (threads.emplace_back([this, fn] { until_stopped(fn); }), ...);
+    std::thread threads[] = {std::thread([this, fn] { until_stopped(fn); })...};
     std::this_thread::sleep_for(kRunTime);
     stop_.store(true, memory_order_relaxed);
     for (std::thread& thread : threads) thread.join();

@@ -1,0 +1,100 @@
+// For tests: a ram store behind a faulty device, and a backing that can be told to misbehave in ways no device shows
+// (a failing set_size, unwritten extents, a size that is not what the device holds). Locks: none of its own.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+
+#include "device/faulty_device.h"
+#include "ram/ram_backing.h"
+#include "sync/atomic.h"
+
+namespace quire::testing_support {
+
+struct RamDisk {
+  explicit RamDisk(unsigned block_size, std::uint64_t max_blocks = std::uint64_t{1} << 17, std::uint64_t seed = 1)
+      : store(block_size, max_blocks), device(store.memory(), seed) {
+    store.use_device(device);
+  }
+
+  std::unique_ptr<RamBacking> make_file() { return std::make_unique<RamBacking>(store); }
+
+  // One rule that hits every request of its kind, until heal().
+  void fail_reads(int errnum = EIO) {
+    device.set_plan({.rules = {{.kind = FaultKind::error, .writes = false, .errnum = errnum}}});
+  }
+  void fail_writes(int errnum = EIO) {
+    device.set_plan({.rules = {{.kind = FaultKind::error, .reads = false, .errnum = errnum}}});
+  }
+  void fail_flushes(std::uint64_t times = UINT64_MAX, int errnum = EIO) {
+    device.set_plan({.fail_flushes = times, .flush_errnum = errnum});
+  }
+  void heal() { device.set_plan({}); }
+
+  std::size_t operations(FaultOp op) const {
+    std::size_t count = 0;
+    for (const FaultRecord& record : device.records()) count += record.op == op;
+    return count;
+  }
+  std::size_t reads() const { return operations(FaultOp::read); }
+
+  RamStore store;
+  FaultyDevice device;
+};
+
+// Passes everything on but for what it was told.
+class OddBacking final : public Backing {
+ public:
+  explicit OddBacking(std::unique_ptr<RamBacking> inner) : inner_(std::move(inner)) {}
+
+  Atomic<int> set_size_errnum;                        // 0: passes on
+  Atomic<int> map_errnum;
+  Atomic<int> commit_errnum;
+  Atomic<std::uint64_t> unwritten_first{UINT64_MAX};  // bytes [first, last] that are allocated but never written
+  Atomic<std::uint64_t> unwritten_last;
+  Atomic<std::uint64_t> believed_size{UINT64_MAX};    // what size() says instead
+  Atomic<std::uint64_t> limit{kMaxFileSize};
+  Atomic<bool> is_fixed;
+
+  Device& device() override { return inner_->device(); }
+  std::uint64_t size() const override {
+    const std::uint64_t believed = believed_size.load(memory_order_acquire);
+    return believed != UINT64_MAX ? believed : inner_->size();
+  }
+  std::uint64_t max_size() const override { return limit.load(memory_order_acquire); }
+  bool fixed_size() const override { return is_fixed.load(memory_order_acquire); }
+  unsigned block_size() const override { return inner_->block_size(); }
+  unsigned write_alignment() const override { return inner_->write_alignment(); }
+
+  Result<Extent> map(std::uint64_t offset, std::uint64_t length) override {
+    if (const int errnum = map_errnum.load(memory_order_acquire); errnum != 0) return fail(errnum);
+    const std::uint64_t first = unwritten_first.load(memory_order_acquire);
+    const std::uint64_t last = unwritten_last.load(memory_order_acquire);
+    if (offset < first || offset > last) {
+      if (offset < first && offset + length > first) length = first - offset;
+      return inner_->map(offset, length);
+    }
+    auto extent = inner_->map(offset, std::min(length, last - offset + 1));
+    if (extent.ok()) extent.value().kind = ExtentKind::unwritten;
+    return extent;
+  }
+  Result<Extent> prepare(std::uint64_t offset, std::uint64_t length) override {
+    return inner_->prepare(offset, length);
+  }
+  Status commit(std::uint64_t offset, std::uint64_t length, std::uint64_t end_of_file) override {
+    if (const int errnum = commit_errnum.load(memory_order_acquire); errnum != 0) return fail(errnum);
+    return inner_->commit(offset, length, end_of_file);
+  }
+  Status set_size(std::uint64_t size) override {
+    if (const int errnum = set_size_errnum.load(memory_order_acquire); errnum != 0) return fail(errnum);
+    return inner_->set_size(size);
+  }
+  Status sync(bool data_only) override { return inner_->sync(data_only); }
+  Status stat(struct stat* out) override { return inner_->stat(out); }
+
+ private:
+  const std::unique_ptr<RamBacking> inner_;
+};
+
+}  // namespace quire::testing_support
