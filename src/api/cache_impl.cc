@@ -22,6 +22,16 @@ std::uint64_t next_inode_id() {
   return last.fetch_add(1, memory_order_relaxed) + 1;
 }
 
+// All is written and flushed, and no flush is in flight (the flusher's, a reader's) that may yet fail and make folios
+// dirty again.
+bool is_settled(Mapping& mapping) {
+  if (!mapping.flush_mutex.try_lock()) return false;
+  const bool settled = mapping.unstable_count.load(memory_order_acquire) == 0 &&
+                       !mapping.backing_changed.load(memory_order_acquire);
+  mapping.flush_mutex.unlock();
+  return settled;
+}
+
 }  // namespace
 
 LockClass& CacheImpl::table_lock_class() {
@@ -48,6 +58,7 @@ Result<std::unique_ptr<CacheImpl>> CacheImpl::create(const CacheOptions& options
 CacheImpl::~CacheImpl() { unregister_cache(*this); }
 
 void CacheImpl::empty(HostInode& inode) {
+  drain_ahead(inode.inode.mapping);
   // No handle is usable: nothing else reads, writes or fills, but for reclaim and the flusher, whom `remove` drains.
   RangeGuard remove(inode.inode.mapping.invalidate);
   remove.acquire(0, kRangeEnd, kRemove);
@@ -67,7 +78,6 @@ Status CacheImpl::attach_locked(HostInode& inode, HostDescriptors files, bool wr
                     locked.value().changed_ns == inode.identity.changed_ns && locked.value().size == inode.identity.size;
   if (!same) empty(inode);  // in doubt, too
   inode.inode.mapping.size.store(inode.host->size(), memory_order_release);
-  inode.inode.mapping.backing_changed.store(writable, memory_order_release);
   return {};
 }
 
@@ -78,17 +88,18 @@ Result<FileImpl*> CacheImpl::open_files(HostDescriptors files, std::unique_ptr<F
   MutexLock lock(table_mutex_);
   QUIRE_TRY(check_not_forked(cache_));
   const Key key{identity.value().device, identity.value().inode};
-  auto& slot = files_[key];
-  if (slot == nullptr) {
+  auto found = files_.find(key);
+  if (found == files_.end()) {
     HostOptions host_options{options_.use_direct, options_.use_io_uring, &cache_.io_stats, cache_.io_thread.get()};
-    slot = std::make_unique<HostInode>(cache_, std::make_unique<HostBacking>(host_options), next_inode_id());
+    auto fresh = std::make_unique<HostInode>(cache_, std::make_unique<HostBacking>(host_options), next_inode_id());
+    found = files_.emplace(key, std::move(fresh)).first;
   }
-  HostInode& inode = *slot;
+  HostInode& inode = *found->second;
   const Status attached = attach_locked(inode, std::move(files), file->writable);
   if (!attached.ok()) {
     if (inode.handles == 0) {
       if (inode.host->attached()) inode.host->detach();
-      if (inode.inode.mapping.folio_count.load(memory_order_relaxed) == 0) files_.erase(key);
+      if (inode.inode.mapping.folio_count.load(memory_order_relaxed) == 0) files_.erase(found);
     }
     return fail(attached.errnum());
   }
@@ -96,6 +107,7 @@ Result<FileImpl*> CacheImpl::open_files(HostDescriptors files, std::unique_ptr<F
   ++handles_;
   if (file->writable) ++inode.writers;
   file->inode = &inode.inode;
+  if (file->may_be_new) note_changed(inode.inode.mapping);
   file->error_seen.store(sample_error(inode.inode.mapping), memory_order_relaxed);
   file->owner = this;
   file->host = &inode;
@@ -114,6 +126,7 @@ Result<FileImpl*> CacheImpl::open(const char* path, int flags, mode_t mode) {
   wanted->append = (flags & O_APPEND) != 0;
   wanted->full_sync = (flags & O_SYNC) == O_SYNC;
   wanted->data_sync = (flags & O_DSYNC) != 0;
+  wanted->may_be_new = wanted->writable && (flags & O_CREAT) != 0;
   wanted->path = path;
   auto file = open_files(files.take(), std::move(wanted));
   QUIRE_TRY(file);
@@ -144,11 +157,10 @@ Status CacheImpl::close(FileImpl* file) {
     {
       MutexLock lock(table_mutex_);
       const bool last_writer = file->writable && inode.writers == 1;
-      if (!last_writer || (mapping.unstable_count.load(memory_order_acquire) == 0 &&
-                           !mapping.backing_changed.load(memory_order_acquire))) {
+      if (!last_writer || is_settled(mapping)) {
         --inode.handles;
         --handles_;
-        unclosed_.erase(file);
+        forget_unclosed_locked(*file);
         if (file->writable && --inode.writers == 0) inode.host->stop_writing();
         if (inode.handles == 0) {
           make_idle_locked(inode);
@@ -161,12 +173,25 @@ Status CacheImpl::close(FileImpl* file) {
     const Status synced = inode_sync(inode.inode);
     if (!synced.ok()) {
       MutexLock lock(table_mutex_);
-      unclosed_.insert(file);
+      if (!file->close_failed) {
+        file->close_failed = true;
+        file->next_unclosed = unclosed_;
+        unclosed_ = file;
+        ++unclosed_count_;
+      }
       return synced;
     }
   }
   delete file;
   return {};
+}
+
+void CacheImpl::forget_unclosed_locked(FileImpl& file) {
+  if (!file.close_failed) return;
+  FileImpl** link = &unclosed_;
+  while (*link != &file) link = &(*link)->next_unclosed;
+  *link = file.next_unclosed;
+  --unclosed_count_;
 }
 
 void CacheImpl::make_idle_locked(HostInode& inode) {
@@ -208,15 +233,17 @@ Status CacheImpl::shut_down(bool discard) {
   if (handles_ != 0 && !discard) {
     return fail_with(EBUSY, "%u file handles are still open: close them first", handles_);
   }
-  if (handles_ != unclosed_.size()) {
+  if (handles_ != unclosed_count_) {
     return fail_with(EBUSY, "%u file handles are still open, and QUIRE_DISCARD drops only those whose close has failed",
-                     handles_ - static_cast<unsigned>(unclosed_.size()));
+                     handles_ - unclosed_count_);
   }
-  for (FileImpl* file : unclosed_) {
+  while (unclosed_ != nullptr) {
+    FileImpl* file = unclosed_;
+    unclosed_ = file->next_unclosed;
     --file->host->handles;
     delete file;
   }
-  unclosed_.clear();
+  unclosed_count_ = 0;
   handles_ = 0;
   for (auto& [key, inode] : files_) empty(*inode);
   files_.clear();

@@ -8,7 +8,6 @@
 
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 
 #include "cache/page_cache.h"
@@ -33,6 +32,9 @@ struct FileImpl : OpenFile {
   class CacheImpl* owner = nullptr;
   HostInode* host = nullptr;
   std::string path;  // for messages
+  bool may_be_new = false;    // opened with O_CREAT: its first sync is a real one
+  bool close_failed = false;  // with next_unclosed: under the table's lock
+  FileImpl* next_unclosed = nullptr;
 };
 
 struct CacheOptions {
@@ -67,6 +69,7 @@ class CacheImpl {
   explicit CacheImpl(const CacheOptions& options) : options_(options) {}
   Result<FileImpl*> open_files(HostDescriptors files, std::unique_ptr<FileImpl> file);
   Status attach_locked(HostInode& inode, HostDescriptors files, bool writable) REQUIRES(table_mutex_);
+  void forget_unclosed_locked(FileImpl& file) REQUIRES(table_mutex_);
   void make_idle_locked(HostInode& inode) REQUIRES(table_mutex_);
   void trim_idle_locked() REQUIRES(table_mutex_);
   void empty(HostInode& inode);
@@ -76,7 +79,8 @@ class CacheImpl {
   Mutex table_mutex_{table_lock_class()};
   std::map<Key, std::unique_ptr<HostInode>> files_ GUARDED_BY(table_mutex_);
   unsigned handles_ GUARDED_BY(table_mutex_) = 0;
-  std::set<FileImpl*> unclosed_ GUARDED_BY(table_mutex_);  // whose close failed: still open, but may be discarded
+  FileImpl* unclosed_ GUARDED_BY(table_mutex_) = nullptr;  // whose close failed: still open, but may be discarded
+  unsigned unclosed_count_ GUARDED_BY(table_mutex_) = 0;
   std::uint64_t idle_clock_ GUARDED_BY(table_mutex_) = 0;
   static LockClass& table_lock_class();
 };

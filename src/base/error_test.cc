@@ -20,7 +20,7 @@ TEST(Result, ValueOrErrno) {
   EXPECT_FALSE(bad);
   EXPECT_EQ(bad.errnum(), ENOENT);
   Result<std::unique_ptr<int>> owner = std::make_unique<int>(3);
-  EXPECT_EQ(**owner.take(), 3);
+  EXPECT_EQ(*owner.take(), 3);
   EXPECT_TRUE(Status{}.ok());
   EXPECT_EQ(Status(fail(EIO)).errnum(), EIO);
 }

@@ -218,16 +218,16 @@ Result<std::size_t> read_locked(Mapping& mapping, UserBuffer& to, std::uint64_t 
     if (folio == nullptr) {
       const ReadaheadPlan plan = plan_miss(mapping, readahead, page, last_page, file_pages);
       const std::uint64_t last = std::min(plan.last, page + (FillBatch::kMaxFolios - 1));
-      if (frames.count() == 0) cache.reserve_for_read(frames, static_cast<std::uint32_t>(last - page + 1));
-      const Status filled = fill_range(mapping, page, last, frames, context, plan.mark);
-      if (filled.ok()) continue;
-      folio = get_folio(mapping, page);  // the error may be another page's
-      if (folio == nullptr) errnum = filled.errnum();
-      if (folio != nullptr && !folio->has(kUptodate)) errnum = filled.errnum();
-      if (errnum != 0) {
-        if (folio != nullptr) cache.put_folio(*folio);
+      cache.reserve_for_read(frames, static_cast<std::uint32_t>(last - page + 1));
+      const auto filled = fill_range(mapping, page, last, frames, context, plan.mark);
+      frames.release();  // nothing is held while the next piece waits for more
+      if (!filled.ok()) {
+        errnum = filled.errnum();
         break;
       }
+      note_filled(readahead, filled.value().end);
+      folio = filled.value().first;
+      if (folio == nullptr) continue;  // somebody else was there first
     }
     if (folio->has(kReadahead) && (folio->flags.fetch_and(~kReadahead, memory_order_relaxed) & kReadahead) != 0) {
       start_next_window(mapping, readahead, file_pages);
@@ -256,6 +256,7 @@ std::size_t read_resident(Mapping& mapping, UserBuffer& to, std::uint64_t offset
     if (folio == nullptr) break;
     const bool ready = folio->has(kUptodate);
     if (ready) {
+      if (folio->has(kReadahead)) folio->flags.fetch_and(~kReadahead, memory_order_relaxed);  // this reader may not wait
       const std::uint64_t inside = at - (folio->index.load(memory_order_relaxed) << kPageShift);
       const std::size_t part = std::min<std::size_t>(count - copied, folio->size_bytes() - inside);
       to.copy_from_folio(folio->bytes() + inside, part);

@@ -95,8 +95,10 @@ Status Write::fill_edge(std::uint64_t page, Folio** edge, FrameReservation& fram
     Folio* folio = get_folio(mapping_, page);
     if (folio == nullptr) {
       if ((page << kPageShift) >= size_) return {};  // all past the end: zeros, no read needed
-      QUIRE_TRY(fill_range(mapping_, page, page, frames, context));
-      continue;
+      const auto filled = fill_range(mapping_, page, page, frames, context);
+      QUIRE_TRY(filled);
+      folio = filled.value().first;  // referenced: a page takes one frame of the reservation at most
+      if (folio == nullptr) continue;
     }
     const Status ready = wait_uptodate(mapping_, *folio, page, context);
     if (ready.ok()) {
@@ -134,9 +136,13 @@ Status Write::lock_page(std::uint64_t page, FrameReservation& frames) {
         continue;
       }
       if (folio->has(kUptodate) || !is_partial(page)) return {};
+      if ((page << kPageShift) >= size_) {  // an earlier fill failed, but past the end all is zeros
+        racy_zero_folio(folio->bytes(), folio->size_bytes());
+        return {};
+      }
       unlock_folio(*folio);
       mapping_.cache.put_folio(*folio);
-      return fail(EIO);  // an edge past the end, which somebody else failed to fill
+      return fail(EIO);
     }
     Folio* frame = frames.take();
     CHECK(frame != nullptr);  // the reservation was for every page of the range

@@ -10,18 +10,21 @@
 
 namespace quire {
 
-void FillBatch::insert(std::uint64_t first, std::uint64_t last, FrameReservation& frames, std::uint64_t mark_page) {
+int FillBatch::insert(std::uint64_t first, std::uint64_t last, FrameReservation& frames, std::uint64_t mark_page) {
   for (std::uint64_t page = first; page <= last && count_ < kMaxFolios; ++page) {
     Folio* frame = frames.take();
-    if (frame == nullptr) return;
-    if (!insert_new(mapping_, *frame, page).ok()) {  // there is one, or no memory for the index: not ours to fill
+    if (frame == nullptr) return 0;
+    const Status inserted = insert_new(mapping_, *frame, page);
+    if (!inserted.ok()) {
       frames.put(*frame);
-      continue;
+      if (inserted.errnum() != EEXIST) return inserted.errnum();
+      continue;  // there is one: not ours to fill
     }
     if (page == mark_page) frame->flags.fetch_or(kReadahead, memory_order_relaxed);
     folios_[count_++] = frame;
-    if (page == UINT64_MAX) return;
+    if (page == UINT64_MAX) break;
   }
+  return 0;
 }
 
 // Queues the part of a written extent that starts in folio *at, as far as contiguous folios go.
@@ -147,20 +150,28 @@ void FillBatch::release(bool async) {
   }
 }
 
-Status fill_range(Mapping& mapping, std::uint64_t first, std::uint64_t last, FrameReservation& frames,
-                  const CacheContext& context, std::uint64_t mark_page) {
+Result<Filled> fill_range(Mapping& mapping, std::uint64_t first, std::uint64_t last, FrameReservation& frames,
+                          const CacheContext& context, std::uint64_t mark_page) {
+  DCHECK(frames.count() != 0);
   RangeGuard instantiate(mapping.invalidate);
   if (!context.covers(first, last)) instantiate.acquire(first, last, kInstantiate);
   FillBatch batch(mapping);
-  batch.insert(first, last, frames, mark_page);
-  if (batch.count() == 0) return {};
-  int errnum = batch.plan();
+  const int inserted = batch.insert(first, last, frames, mark_page);
+  if (batch.count() == 0) {
+    if (inserted != 0) return fail_with(inserted, "no memory for the index of the cache");
+    return Filled{nullptr, first};
+  }
+  batch.plan();  // its error, too, is told by who wants the folio
   if (!batch.requests().empty()) mapping.backing->device().execute(batch.requests());
-  const int finished = batch.finish();
+  batch.finish();
+  Filled filled;
+  filled.end = batch.folio(batch.count() - 1).index.load(memory_order_relaxed) + 1;
+  if (batch.folio(0).index.load(memory_order_relaxed) == first) {
+    filled.first = &batch.folio(0);
+    filled.first->refs.fetch_add(1, memory_order_relaxed);  // besides the batch's, which goes now
+  }
   batch.release(false);
-  if (errnum == 0) errnum = finished;
-  if (errnum != 0) return fail(errnum);
-  return {};
+  return filled;
 }
 
 Status wait_uptodate(Mapping& mapping, Folio& folio, std::uint64_t page, const CacheContext& context) {
@@ -243,7 +254,7 @@ bool fill_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last, std::
     cache.stats.count(Counter::readahead_skipped);
     return false;
   }
-  fill->batch.insert(first, last, frames, mark_page);
+  static_cast<void>(fill->batch.insert(first, last, frames, mark_page));  // what did not fit is read when it is wanted
   if (fill->batch.count() != 0) fill->batch.plan();
   const auto requests = fill->batch.requests();
   if (requests.empty()) {  // all there, all holes, or not to be mapped

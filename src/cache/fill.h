@@ -25,12 +25,14 @@ class FillBatch {
   FillBatch& operator=(const FillBatch&) = delete;
 
   // Instantiates the absent pages of [first, last], as far as frames and room go; pages that are there are passed over.
-  // mark_page: the folio there gets the readahead mark (none: UINT64_MAX).
-  void insert(std::uint64_t first, std::uint64_t last, FrameReservation& frames, std::uint64_t mark_page);
+  // mark_page: the folio there gets the readahead mark (none: UINT64_MAX). Returns 0, or ENOMEM if the index ran out of
+  // memory: what was inserted before stands.
+  int insert(std::uint64_t first, std::uint64_t last, FrameReservation& frames, std::uint64_t mark_page);
   // One folio that is in the mapping but failed before: locked and referenced by the caller, given back so.
   void adopt(Folio& folio) { folios_[count_++] = &folio; }
 
   std::size_t count() const { return count_; }
+  Folio& folio(std::size_t i) { return *folios_[i]; }
   // Maps the folios and builds device requests. Holes are zeroed here. An errno if the backing cannot map.
   int plan();
   std::span<Request* const> requests() const { return {request_list_.data(), request_count_}; }
@@ -58,10 +60,16 @@ class FillBatch {
   std::array<iovec, kMaxFolios + kMaxRequests> vectors_;
 };
 
+struct Filled {
+  Folio* first = nullptr;  // of the first page, referenced so that reclaim cannot take it back; null: it was there
+  std::uint64_t end = 0;   // the page after the last that was instantiated
+};
+
 // Fills the absent pages of [first, last] and waits; the calling thread submits and reaps. Uses frames of the
-// reservation; passes over what is there. The error is that of the first failed folio. No folio lock may be held.
-Status fill_range(Mapping& mapping, std::uint64_t first, std::uint64_t last, FrameReservation& frames,
-                  const CacheContext& context, std::uint64_t mark_page = UINT64_MAX);
+// reservation, which has at least one; passes over what is there. A folio whose I/O failed stays unfilled: wait_uptodate
+// tells its own error. ENOMEM: not even the first page found room in the index. No folio lock may be held.
+Result<Filled> fill_range(Mapping& mapping, std::uint64_t first, std::uint64_t last, FrameReservation& frames,
+                          const CacheContext& context, std::uint64_t mark_page = UINT64_MAX);
 
 // Waits until the folio (referenced) is uptodate, filling it again if an earlier fill failed. ESTALE if it was removed
 // meanwhile: look the page up again.

@@ -131,13 +131,14 @@ bool Flusher::visit_next(bool everything, bool waited_for, std::uint64_t* left) 
     const std::int64_t now = now_ns();
     due = everything || now - mapping->unstable_since_ns.load(memory_order_relaxed) > kExpire;
     if (mapping->failing.load(memory_order_acquire) != 0) {
-      due = due && now >= mapping->retry_after_ns;
+      due = now >= mapping->retry_after_ns;
       if (due) mapping->retry_after_ns = now + (waited_for ? kRetry : kSecond);
     }
     if (!due) return true;
     mapping->flusher_inside = true;  // not destroyed meanwhile: forget() waits
   }
   write_back_and_flush(*mapping, stop_);
+  mapping->flusher_attempts.fetch_add(1, memory_order_release);
   {
     MutexLock lock(mutex_);
     mapping->flusher_inside = false;
@@ -164,7 +165,6 @@ void Flusher::round(bool everything, bool waited_for) {
     }
   }
   failing_folios_.store(failing, memory_order_relaxed);
-  rounds_.fetch_add(1, memory_order_release);
   cache_.progress();
 }
 

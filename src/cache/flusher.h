@@ -31,8 +31,6 @@ class Flusher {
 
   // Unstable folios of mappings whose last writeback failed.
   std::uint64_t failing_folios() const { return failing_folios_.load(memory_order_relaxed); }
-  // Rounds over all dirty mappings that have ended.
-  std::uint64_t rounds() const { return rounds_.load(memory_order_acquire); }
 
  private:
   void run();
@@ -51,7 +49,6 @@ class Flusher {
   WaitQueue idle_queue_;  // forget() waits here for the flusher to leave a mapping
   Atomic<std::uint32_t> kicks_;        // waiters' requests not yet taken up
   Atomic<bool> background_kicked_;
-  Atomic<std::uint64_t> rounds_;
   Atomic<std::uint64_t> failing_folios_;
   Atomic<bool> stop_;
 };

@@ -44,7 +44,7 @@ Folio* get_folio(Mapping& mapping, std::uint64_t page) {
     Folio* folio = folio_of(mapping.pages.load(page));
     if (folio == nullptr) return nullptr;
     if (!try_get_folio(*folio)) {  // frozen by reclaim: the index is about to show it
-      cpu_relax();
+      thread_yield();
       continue;
     }
     if (folio_is(*folio, &mapping, page)) return folio;
@@ -158,16 +158,17 @@ void end_writeback(Mapping& mapping, Folio& folio, bool ok) {
   {
     MutexLock lock(mapping.pages.mutex());
     const std::uint64_t page = folio.index.load(memory_order_relaxed);
-    const std::uint32_t old = folio.flags.fetch_and(~kWriteback, memory_order_release);
-    mapping.pages.clear_mark_locked(page, kMarkWriteback);
+    const bool dirty_again = folio.has(kDirty);
     if (!ok) {
       folio.flags.fetch_or(kDirty, memory_order_relaxed);
       mapping.pages.set_mark_locked(page, kMarkDirty);
-    } else if ((old & kDirty) == 0) {
+    } else if (!dirty_again) {
       folio.flags.fetch_or(kUnflushed, memory_order_relaxed);
       folio.written_epoch = mapping.flush_epoch;
       mapping.pages.set_mark_locked(page, kMarkUnflushed);
     }
+    folio.flags.fetch_and(~kWriteback, memory_order_release);  // last: at no instant does it look clean
+    mapping.pages.clear_mark_locked(page, kMarkWriteback);
   }
   mapping.writeback_queue.wake_all();
 }
@@ -192,14 +193,13 @@ void end_flush(Mapping& mapping, std::uint32_t epoch, bool ok) {
       Folio& folio = *folio_of(entry);
       const std::uint64_t next = folio.index.load(memory_order_relaxed) + folio.pages();
       if (folio.written_epoch <= epoch) {
-        folio.flags.fetch_and(~kUnflushed, memory_order_relaxed);
-        mapping.pages.clear_mark_locked(page, kMarkUnflushed);
-        if (ok) {
-          now_stable(mapping);
-        } else {
+        if (!ok) {  // dirty first: reclaim must at no instant see it clean
           folio.flags.fetch_or(kDirty, memory_order_relaxed);
           mapping.pages.set_mark_locked(page, kMarkDirty);
         }
+        folio.flags.fetch_and(~kUnflushed, memory_order_release);
+        mapping.pages.clear_mark_locked(page, kMarkUnflushed);
+        if (ok) now_stable(mapping);
       }
       if (next == 0) {
         more = false;

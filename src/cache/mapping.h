@@ -68,7 +68,10 @@ struct Mapping {
   WaitQueue writeback_queue;                 // a folio left writeback
   Atomic<std::uint32_t> ahead;               // readahead windows in flight
   Mutex flush_mutex;                         // one flush at a time
-  Atomic<bool> backing_changed{true};        // extents or size changed since the last flush began
+  Atomic<bool> backing_changed;              // extents or size changed since the last flush began; see note_changed
+  Atomic<bool> metadata_changed;             // anything at all, since the last full flush (not data only) began
+  Atomic<std::uint64_t> flush_failures;      // written under flush_mutex
+  Atomic<std::uint64_t> flusher_attempts;    // times the flusher tried to write this file back
   std::uint32_t flush_epoch = 1;             // under the xarray lock: bumped when a flush begins
 
   // The flusher's list of mappings with unstable folios (its mutex).
@@ -83,6 +86,11 @@ struct Mapping {
 inline const char* frame_bytes(const Mapping& mapping, const Folio* folio) {
   return reinterpret_cast<const char*>(reinterpret_cast<std::uintptr_t>(folio) * FolioPool::kFrameRatio +
                                        mapping.address_base);
+}
+
+inline void note_changed(Mapping& mapping) {
+  mapping.backing_changed.store(true, memory_order_release);
+  mapping.metadata_changed.store(true, memory_order_release);
 }
 
 // --- lookup and insertion (mapping.cc) ---

@@ -65,7 +65,7 @@ std::int64_t PageCache::metadata_bytes() const {
 std::uint32_t PageCache::take_within_budget(FrameReservation& reservation, std::uint32_t want) {
   // A sparse file's index costs more than kNodeShare a folio: then fewer frames may be used.
   const std::size_t nodes = static_cast<std::size_t>(std::max<std::int64_t>(0, node_bytes.load(memory_order_relaxed)));
-  const std::size_t fixed = kFixedBytes + nodes;
+  const std::size_t fixed = kFixedBytes + nodes + static_cast<std::size_t>(stats.memory_bytes());
   const std::size_t quota = memory_ > fixed ? (memory_ - fixed) / kFrameCost : 0;
   const std::uint32_t in_use = frames() - pool.free_frames();
   // Progress comes first: a quarter of the frames is always usable, whatever the index costs.
@@ -151,7 +151,7 @@ void PageCache::reserve_for_read(FrameReservation& reservation, std::uint32_t wa
 }
 
 Status PageCache::throttle(Mapping& mapping, std::uint32_t folios) {
-  std::uint64_t rounds_before = 0;
+  std::uint64_t attempts_before = 0;
   bool waited = false;
   for (;;) {
     const std::uint64_t claims = write_claims_.fetch_add(folios, memory_order_relaxed);
@@ -166,13 +166,14 @@ Status PageCache::throttle(Mapping& mapping, std::uint32_t folios) {
       return {};
     }
     write_claims_.fetch_sub(folios, memory_order_relaxed);
-    if (is_failing && waited && flusher_->rounds() >= rounds_before + 2) {  // one began after we came, and ended
+    if (is_failing && waited && mapping.flusher_attempts.load(memory_order_acquire) >= attempts_before + 2) {
       return fail_with(EIO, "writeback of this file keeps failing (errno %d) and the dirty limit of %llu bytes is reached: "
                        "nothing is lost, mend the cause and sync", mapping.failing.load(memory_order_relaxed),
                        static_cast<unsigned long long>(hard_dirty_ * kPageSize));
     }
     stats.count(Counter::throttled);
-    if (!waited) rounds_before = flusher_->rounds();
+    // Two attempts later one has begun after we came, and failed.
+    if (!waited) attempts_before = mapping.flusher_attempts.load(memory_order_acquire);
     waited = true;
     const std::uint32_t ticket = frames_queue_.prepare();
     flusher_->kick();

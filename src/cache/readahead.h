@@ -23,6 +23,11 @@ struct ReadaheadPlan {
 ReadaheadPlan plan_miss(const Mapping& mapping, ReadaheadState* state, std::uint64_t page, std::uint64_t last_wanted,
                         std::uint64_t file_pages);
 
+// What was really filled after plan_miss: the next miss is sequential if it comes right after it.
+inline void note_filled(ReadaheadState* state, std::uint64_t end) {
+  if (state != nullptr) state->next.store(end, memory_order_relaxed);
+}
+
 // The reader met the mark (and cleared it): starts the next window.
 void start_next_window(Mapping& mapping, ReadaheadState* state, std::uint64_t file_pages);
 

@@ -125,7 +125,7 @@ void Batch::submit() {
   for (std::size_t i = 0; i < requests_count_; ++i) list[i] = &requests_[i];
   mapping_.backing->device().execute(std::span(list.data(), requests_count_));
   mapping_.cache.stats.count(Counter::writeback_requests, requests_count_);
-  mapping_.backing_changed.store(true, memory_order_release);
+  note_changed(mapping_);
   for (std::size_t i = 0; i < requests_count_; ++i) {
     Request& request = requests_[i];
     const std::uint64_t length = request.length();
@@ -243,18 +243,38 @@ Status flush(Mapping& mapping, bool data_only) {
     MutexLock pages(mapping.pages.mutex());
     unflushed = mapping.pages.marked(kMarkUnflushed);
   }
-  if (!mapping.backing_changed.exchange(false, memory_order_acq_rel) && !unflushed) return {};
+  const bool changed = mapping.backing_changed.load(memory_order_acquire);
+  if (!unflushed && !changed && (data_only || !mapping.metadata_changed.load(memory_order_acquire))) return {};
+  // Before the sync: what changes while it runs sets them again.
+  mapping.backing_changed.store(false, memory_order_release);
+  if (!data_only) mapping.metadata_changed.store(false, memory_order_release);
   const std::uint32_t epoch = begin_flush_epoch(mapping);
   const Status synced = mapping.backing->sync(data_only);
   mapping.cache.stats.count(Counter::flushes);
   if (!synced.ok()) {
-    mapping.backing_changed.store(true, memory_order_release);
+    note_changed(mapping);
     mapping.cache.stats.count(Counter::flush_errors);
+    mapping.flush_failures.fetch_add(1, memory_order_release);
     mapping.failing.store(synced.errnum(), memory_order_release);
     record_error(mapping, synced.errnum());
   }
   end_flush(mapping, epoch, synced.ok());
   return synced;
+}
+
+Status sync_range(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, bool data_only) {
+  constexpr int kAttempts = 3;
+  for (int i = 0; i < kAttempts; ++i) {
+    const std::uint64_t failures = mapping.flush_failures.load(memory_order_acquire);
+    const Status written = write_back(mapping, first_page, last_page, CacheContext{});
+    const Status flushed = flush(mapping, data_only);  // also after an error: what could be written becomes durable
+    if (!written.ok()) return written;
+    if (!flushed.ok()) return flushed;
+    // Somebody else's flush may have failed after our write and made our folios dirty again; the host reports such a
+    // failure once, and our own flush then succeeded without them.
+    if (mapping.flush_failures.load(memory_order_acquire) == failures) return {};
+  }
+  return fail_with(EIO, "flushes of this file keep failing beside this one");
 }
 
 // An error sequence is (count << 17) | seen << 16 | errno.
@@ -283,8 +303,10 @@ int check_error(Mapping& mapping, Atomic<std::uint64_t>& seen) {
       now |= kSeen;
     }
   }
-  const std::uint64_t before = seen.exchange(now, memory_order_acq_rel);
-  if ((before & ~kSeen) == (now & ~kSeen)) return 0;
+  std::uint64_t before = seen.load(memory_order_acquire);
+  do {
+    if (before / kCountStep >= now / kCountStep) return 0;  // told, perhaps to another thread with this handle
+  } while (!seen.compare_exchange(before, now, memory_order_acq_rel, memory_order_acquire));
   return static_cast<int>(now & 0xffff);
 }
 

@@ -25,6 +25,10 @@ Status write_back(Mapping& mapping, std::uint64_t first_page, std::uint64_t last
 // Makes durable what was written back before the call. No I/O if nothing was.
 Status flush(Mapping& mapping, bool data_only);
 
+// write_back and flush, again if another thread's flush failed in between: on success all of [first_page, last_page]
+// that was dirty at the call is durable.
+Status sync_range(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, bool data_only);
+
 // --- errors, each told once to every handle ---
 
 // What a new handle has seen: errors nobody was told of yet are still told to it.

@@ -60,7 +60,7 @@ void run_threads(int count, const std::function<void(int)>& body) {
 ::testing::AssertionResult all_of_file(const std::vector<char>& bytes, unsigned file, std::uint64_t offset) {
   for (std::size_t i = 0; i + 8 <= bytes.size(); i += 8) {
     const std::uint64_t word = testing_support::load_word(bytes.data() + i);
-    if (testing_support::word_file(word) != file || testing_support::word_index(word) != (offset + i) / 8) {
+    if (testing_support::word_file(word) != file || testing_support::word_index(word) != ((offset + i) / 8 & 0xffffffff)) {
       return ::testing::AssertionFailure() << "word " << std::hex << word << " at " << offset + i;
     }
   }

@@ -44,11 +44,8 @@ Result<std::size_t> read_slow(OpenFile& file, UserBuffer& to, std::uint64_t offs
   Inode& inode = *file.inode;
   Mapping& mapping = inode.mapping;
   PageCache& cache = mapping.cache;
-  // Frames for the first piece come before the lock; later pieces get theirs while holding none (reserve_for_read).
+  // No frames yet: readers that waited for the lock with frames in hand would starve the one that has it.
   FrameReservation frames(cache.pool);
-  const std::uint64_t pages = ((offset + count - 1) >> kPageShift) - (offset >> kPageShift) + 1;
-  const std::uint64_t piece = std::min<std::uint64_t>({pages, FillBatch::kMaxFolios, std::max<std::uint64_t>(1, cache.frames() / 16)});
-  if (offset < mapping.size.load(memory_order_relaxed)) cache.reserve(frames, static_cast<std::uint32_t>(piece));
   RangeGuard range(inode.range);
   range.acquire(offset, offset + count - 1, kShared);
   const std::uint64_t size = mapping.size.load(memory_order_acquire);

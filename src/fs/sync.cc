@@ -12,25 +12,20 @@ LockClass range_lock_class{"range", LockClass::Nesting::ascending};
 
 Status inode_sync(Inode& inode) {
   Mapping& mapping = inode.mapping;
-  const Status written = write_back(mapping, 0, UINT64_MAX, CacheContext{});
-  const Status flushed = flush(mapping, false);  // also after an error: what could be written becomes durable
-  if (written.ok() && flushed.ok()) mapping.failing.store(0, memory_order_release);
-  return written.ok() ? flushed : written;
+  const Status synced = sync_range(mapping, 0, UINT64_MAX, false);
+  if (synced.ok()) mapping.failing.store(0, memory_order_release);
+  return synced;
 }
 
 Status file_sync(OpenFile& file, bool data_only) {
   Mapping& mapping = file.inode->mapping;
   QUIRE_TRY(check_not_forked(mapping.cache));
-  const Status written = write_back(mapping, 0, UINT64_MAX, CacheContext{});
-  const Status flushed = flush(mapping, data_only);
-  if (written.ok() && flushed.ok()) mapping.failing.store(0, memory_order_release);
-  // Failures above are in the error sequence, too: told here, once.
+  const Status synced = sync_range(mapping, 0, UINT64_MAX, data_only);
+  if (synced.ok()) mapping.failing.store(0, memory_order_release);
+  // A failure above is in the error sequence, too: told here, once.
   const int told = check_error(mapping, file.error_seen);
-  if (!written.ok()) return written;
-  if (!flushed.ok()) return flushed;
-  if (told == 0) return {};
-  return fail_with(told, "an earlier writeback of this file failed (errno %d) and has been made good since: %s", told,
-                   "this is told once to each handle");
+  if (!synced.ok() || told == 0) return synced;
+  return fail_with(told, "an earlier writeback of this file failed and has been made good since; each handle is told once");
 }
 
 Status file_stat(OpenFile& file, struct stat* out) {

@@ -33,7 +33,7 @@ Status file_truncate(OpenFile& file, std::uint64_t size) {
   mapping.cache.stats.count(Counter::truncates);
   const Status changed = mapping.backing->set_size(size);
   if (!changed.ok()) return changed;  // the cache is as it was
-  mapping.backing_changed.store(true, memory_order_release);
+  note_changed(mapping);
   if (size != old_size) truncate_cache(mapping, size);
   return {};
 }

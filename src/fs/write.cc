@@ -135,8 +135,11 @@ Result<std::size_t> file_write(OpenFile& file, std::span<const iovec> vectors, s
   const bool full_sync = file.full_sync || (io_flags & kIoSync) != 0;
   if (data_sync || full_sync) {
     Mapping& written = file.inode->mapping;
-    QUIRE_TRY(write_back(written, first >> kPageShift, (end - 1) >> kPageShift, CacheContext{}));
-    QUIRE_TRY(flush(written, !full_sync));
+    const Status synced = sync_range(written, first >> kPageShift, (end - 1) >> kPageShift, !full_sync);
+    if (!synced.ok()) {
+      static_cast<void>(check_error(written, file.error_seen));  // this handle is told just now
+      return fail(synced.errnum());
+    }
   }
   return done;
 }

@@ -31,6 +31,7 @@ Status HostBacking::attach(HostDescriptors files, bool writable) {
   reading_can_write_ = writing_now_ = writable;
   reading_device_ = make_device(reading_);
   device_.store(reading_device_.get(), memory_order_release);
+  current_fd_.store(reading_.buffered, memory_order_release);
   size_.store(properties_.size, memory_order_release);
   return {};
 }
@@ -47,6 +48,7 @@ Status HostBacking::allow_writing(HostDescriptors files) {
   writing_ = std::move(files);
   writing_device_ = make_device(writing_);
   device_.store(writing_device_.get(), memory_order_release);
+  current_fd_.store(writing_.buffered, memory_order_release);
   writing_now_ = true;
   return {};
 }
@@ -59,6 +61,7 @@ void HostBacking::stop_writing() {
 
 void HostBacking::detach() {
   device_.store(nullptr, memory_order_release);
+  current_fd_.store(-1, memory_order_release);
   writing_device_.reset();
   reading_device_.reset();
   writing_.close();  // and with the descriptions their locks

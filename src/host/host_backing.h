@@ -58,7 +58,7 @@ class HostBacking final : public Backing {
 
  private:
   std::unique_ptr<FileDevice> make_device(const HostDescriptors& files) const;
-  int current_fd() const { return writing_.open() ? writing_.buffered : reading_.buffered; }
+  int current_fd() const { return current_fd_.load(memory_order_acquire); }
 
   const HostOptions options_;
   HostProperties properties_;
@@ -67,6 +67,7 @@ class HostBacking final : public Backing {
   bool writing_now_ = false;
   std::unique_ptr<FileDevice> reading_device_, writing_device_;
   Atomic<FileDevice*> device_;
+  Atomic<int> current_fd_{-1};  // writing_'s, else reading_'s
   Atomic<std::uint64_t> size_;  // of the host's file, as our own operations left it
 };
 

@@ -1,6 +1,7 @@
 #include "sync/futex.h"
 
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -19,5 +20,7 @@ bool futex_wait(Atomic<std::uint32_t>& word, std::uint32_t expected, std::int64_
 void futex_wake(Atomic<std::uint32_t>& word, int count) noexcept {
   syscall(SYS_futex, &word.raw(), FUTEX_WAKE_PRIVATE, count, nullptr, nullptr, 0);
 }
+
+void thread_yield() noexcept { sched_yield(); }
 
 }  // namespace quire

@@ -17,4 +17,7 @@ bool futex_wait(Atomic<std::uint32_t>& word, std::uint32_t expected, std::int64_
 // Wakes up to count sleepers. The memory of word need not be valid any more: the address alone is used.
 void futex_wake(Atomic<std::uint32_t>& word, int count) noexcept;
 
+// Lets another thread run, in a loop that waits for one which is about to finish a step.
+void thread_yield() noexcept;
+
 }  // namespace quire

@@ -8,7 +8,8 @@
 //
 // Orderings: low and high are stored before the odd value (release fence), and the reader loads them after an acquire
 // load of it: an odd value never comes with an older range. It may come with a newer one, of a later operation: then
-// the sequence has changed, and unchanged() fails.
+// the sequence has changed, and unchanged() fails (low and high are stored with release and loaded with acquire, so who
+// sees the newer range also sees that the earlier odd value has passed).
 #pragma once
 
 #include <cstdint>
@@ -30,15 +31,15 @@ class CAPABILITY("gate") Gate {
   bool read_begin(std::uint64_t first, std::uint64_t end, std::uint64_t* begin) const noexcept {
     *begin = sequence_.read_begin();
     if (!Sequence::is_odd(*begin)) return true;
-    return end <= low_.load(memory_order_relaxed) || high_.load(memory_order_relaxed) <= first;
+    return end <= low_.load(memory_order_acquire) || high_.load(memory_order_acquire) <= first;
   }
   // After validate_fence().
   bool unchanged(std::uint64_t begin) const noexcept { return sequence_.unchanged(begin); }
 
   void close(std::uint64_t low, std::uint64_t high) ACQUIRE() {
     mutex_.lock();
-    low_.store(low, memory_order_relaxed);
-    high_.store(high, memory_order_relaxed);
+    low_.store(low, memory_order_release);
+    high_.store(high, memory_order_release);
     std::atomic_thread_fence(memory_order_release);  // pairs with read_begin's acquire
     sequence_.write_begin();
   }

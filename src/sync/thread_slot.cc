@@ -1,6 +1,8 @@
 // Thread slots: a bitmap under a mutex; a thread-local destructor gives the slot back.
 #include "sync/thread_slot.h"
 
+#include <unistd.h>
+
 #include <bitset>
 
 #include "sync/mutex.h"
@@ -14,6 +16,7 @@ namespace {
 LockClass slot_lock_class{"thread slots"};
 
 struct SlotTable {
+  const pid_t owner = getpid();
   Mutex mutex{slot_lock_class};
   std::bitset<kThreadSlots> used GUARDED_BY(mutex);
 };
@@ -26,7 +29,8 @@ SlotTable& table() {
 struct SlotOwner {
   int slot = -1;
   ~SlotOwner() {
-    if (slot < 0) return;
+    // In a forked child another thread of the parent may have held the mutex at the fork: nobody would release it.
+    if (slot < 0 || getpid() != table().owner) return;
     MutexLock lock(table().mutex);
     table().used.reset(static_cast<std::size_t>(slot));
     thread_slot_value = kThreadSlots - 1;  // later destructors of this thread count in the shared slot
