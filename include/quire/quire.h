@@ -46,89 +46,89 @@ typedef struct quire_options {
 
 /* The calling thread's last error: what went wrong, to which file and offset, and what to do. Never NULL;
  * valid until the thread's next failing call. */
-QUIRE_API const char *quire_error_message(void);
+QUIRE_API const char* quire_error_message(void);
 
 /* Makes a cache; NULL options mean defaults. Errors: EINVAL (memory too small to work: the message says how
  * much is needed; unknown flags), ENOMEM, EMFILE. */
-QUIRE_API quire_cache *quire_cache_create(const quire_options *options);
+QUIRE_API quire_cache* quire_cache_create(const quire_options* options);
 
 /* Writes back and flushes, then frees. On -1 nothing is freed: call again, or pass QUIRE_DISCARD. Errors:
  * EBUSY while files are open, EIO/ENOSPC from writeback. No other call on this cache may be running. */
-QUIRE_API int quire_cache_destroy(quire_cache *cache, unsigned flags);
+QUIRE_API int quire_cache_destroy(quire_cache* cache, unsigned flags);
 
 /* Changes the memory given to the cache. ENOSYS until issue-D work lands. */
-QUIRE_API int quire_cache_resize(quire_cache *cache, size_t memory);
+QUIRE_API int quire_cache_resize(quire_cache* cache, size_t memory);
 
 /* Opens a regular file or block device; flags and mode as open(2). The file is locked against other writers
  * (other processes, and other caches of this one): EBUSY. Also: EISDIR, EINVAL (FIFO, socket, character
  * device, O_PATH, O_DIRECT for now), and open(2)'s own errors. O_TRUNC is done after the lock is held. */
-QUIRE_API quire_file *quire_open(quire_cache *cache, const char *path, int flags, mode_t mode);
+QUIRE_API quire_file* quire_open(quire_cache* cache, const char* path, int flags, mode_t mode);
 
 /* Opens the file behind fd, with the access mode that fd has; takes a duplicate, fd stays the caller's. */
-QUIRE_API quire_file *quire_fdopen(quire_cache *cache, int fd);
+QUIRE_API quire_file* quire_fdopen(quire_cache* cache, int fd);
 
 /* Closes a handle; the last writer of a file writes back and flushes first. On -1 the handle stays open and
  * no dirty byte is lost: call again once the cause is mended, or destroy the cache with QUIRE_DISCARD. */
-QUIRE_API int quire_close(quire_file *file);
+QUIRE_API int quire_close(quire_file* file);
 
 /* Reads up to count bytes at offset; returns the number read, 0 at or past the end of the file. Atomic (R1)
  * up to min(16 MiB, a quarter of the memory); larger reads may be split at that size. */
-QUIRE_API ssize_t quire_pread(quire_file *file, void *buffer, size_t count, off_t offset);
+QUIRE_API ssize_t quire_pread(quire_file* file, void* buffer, size_t count, off_t offset);
 
 /* Writes count bytes at offset (at the end for O_APPEND handles); returns the number written. Atomic (R1)
  * up to min(16 MiB, a quarter of the memory). Errors: EBADF (not open for writing), EINVAL (negative offset),
  * EFBIG (past the largest offset), EIO (writeback of this file keeps failing at the dirty limit). */
-QUIRE_API ssize_t quire_pwrite(quire_file *file, const void *buffer, size_t count, off_t offset);
+QUIRE_API ssize_t quire_pwrite(quire_file* file, const void* buffer, size_t count, off_t offset);
 
 /* As preadv2/pwritev2. rwf_flags: RWF_NOWAIT (EAGAIN instead of waiting for I/O or locks), RWF_DSYNC,
  * RWF_SYNC, RWF_APPEND, RWF_HIPRI (no effect). Others: EOPNOTSUPP. offset -1 is EINVAL (no file position). */
-QUIRE_API ssize_t quire_preadv2(quire_file *file, const struct iovec *iov, int iovcnt, off_t offset, int rwf_flags);
-QUIRE_API ssize_t quire_pwritev2(quire_file *file, const struct iovec *iov, int iovcnt, off_t offset, int rwf_flags);
+QUIRE_API ssize_t quire_preadv2(quire_file* file, const struct iovec* iov, int iovcnt, off_t offset, int rwf_flags);
+QUIRE_API ssize_t quire_pwritev2(quire_file* file, const struct iovec* iov, int iovcnt, off_t offset, int rwf_flags);
 
 /* Sets the size; bytes between the old and a larger new size read as zero. */
-QUIRE_API int quire_ftruncate(quire_file *file, off_t size);
+QUIRE_API int quire_ftruncate(quire_file* file, off_t size);
 
 /* Writes back and makes durable (D1). Reports an earlier failed writeback once per handle; what failed stays
  * dirty and a later call tries again. */
-QUIRE_API int quire_fsync(quire_file *file);
-QUIRE_API int quire_fdatasync(quire_file *file);
+QUIRE_API int quire_fsync(quire_file* file);
+QUIRE_API int quire_fdatasync(quire_file* file);
 
-QUIRE_API int quire_sync_file_range(quire_file *file, off_t offset, off_t length, unsigned flags); /* ENOSYS yet */
+QUIRE_API int quire_sync_file_range(quire_file* file, off_t offset, off_t length, unsigned flags); /* ENOSYS yet */
 
 /* As fstat(2), with the size as the cache knows it. */
-QUIRE_API int quire_fstat(quire_file *file, struct stat *st);
+QUIRE_API int quire_fstat(quire_file* file, struct stat* st);
 
-QUIRE_API int quire_fadvise(quire_file *file, off_t offset, off_t length, int advice);     /* ENOSYS yet */
-QUIRE_API int quire_fallocate(quire_file *file, int mode, off_t offset, off_t length);     /* ENOSYS yet */
-QUIRE_API off_t quire_seek_data(quire_file *file, off_t offset);                           /* ENOSYS yet */
-QUIRE_API off_t quire_seek_hole(quire_file *file, off_t offset);                           /* ENOSYS yet */
-QUIRE_API int quire_clone_range(quire_file *src, off_t src_offset, quire_file *dst, off_t dst_offset,
+QUIRE_API int quire_fadvise(quire_file* file, off_t offset, off_t length, int advice); /* ENOSYS yet */
+QUIRE_API int quire_fallocate(quire_file* file, int mode, off_t offset, off_t length); /* ENOSYS yet */
+QUIRE_API off_t quire_seek_data(quire_file* file, off_t offset);                       /* ENOSYS yet */
+QUIRE_API off_t quire_seek_hole(quire_file* file, off_t offset);                       /* ENOSYS yet */
+QUIRE_API int quire_clone_range(quire_file* src, off_t src_offset, quire_file* dst, off_t dst_offset,
                                 size_t length); /* ENOSYS yet */
-QUIRE_API ssize_t quire_dedupe_range(quire_file *src, off_t src_offset, quire_file *dst, off_t dst_offset,
+QUIRE_API ssize_t quire_dedupe_range(quire_file* src, off_t src_offset, quire_file* dst, off_t dst_offset,
                                      size_t length); /* ENOSYS yet */
-QUIRE_API int quire_exchange_range(quire_file *a, off_t a_offset, quire_file *b, off_t b_offset,
+QUIRE_API int quire_exchange_range(quire_file* a, off_t a_offset, quire_file* b, off_t b_offset,
                                    size_t length); /* ENOSYS yet */
-QUIRE_API ssize_t quire_copy_range(quire_file *src, off_t src_offset, quire_file *dst, off_t dst_offset,
+QUIRE_API ssize_t quire_copy_range(quire_file* src, off_t src_offset, quire_file* dst, off_t dst_offset,
                                    size_t length); /* ENOSYS yet */
 
 /* Called inside quire_reap only, holding nothing. result: a count or -errno. */
-typedef void (*quire_completion_fn)(void *arg, ssize_t result);
+typedef void (*quire_completion_fn)(void* arg, ssize_t result);
 
-QUIRE_API int quire_submit_pread(quire_file *file, void *buffer, size_t count, off_t offset, quire_completion_fn done,
-                                 void *arg); /* ENOSYS yet */
-QUIRE_API int quire_submit_pwrite(quire_file *file, const void *buffer, size_t count, off_t offset,
-                                  quire_completion_fn done, void *arg);                       /* ENOSYS yet */
-QUIRE_API int quire_submit_fsync(quire_file *file, quire_completion_fn done, void *arg);      /* ENOSYS yet */
-QUIRE_API int quire_reap(quire_cache *cache, unsigned min, unsigned max);                     /* ENOSYS yet */
-QUIRE_API int quire_eventfd(quire_cache *cache);                                              /* ENOSYS yet */
+QUIRE_API int quire_submit_pread(quire_file* file, void* buffer, size_t count, off_t offset, quire_completion_fn done,
+                                 void* arg); /* ENOSYS yet */
+QUIRE_API int quire_submit_pwrite(quire_file* file, const void* buffer, size_t count, off_t offset,
+                                  quire_completion_fn done, void* arg);                  /* ENOSYS yet */
+QUIRE_API int quire_submit_fsync(quire_file* file, quire_completion_fn done, void* arg); /* ENOSYS yet */
+QUIRE_API int quire_reap(quire_cache* cache, unsigned min, unsigned max);                /* ENOSYS yet */
+QUIRE_API int quire_eventfd(quire_cache* cache);                                         /* ENOSYS yet */
 
-QUIRE_API void *quire_mmap(quire_file *file, off_t offset, size_t length, int prot); /* MAP_FAILED, ENOSYS yet */
-QUIRE_API int quire_munmap(quire_cache *cache, void *address, size_t length);        /* ENOSYS yet */
-QUIRE_API int quire_msync(quire_cache *cache, void *address, size_t length);         /* ENOSYS yet */
+QUIRE_API void* quire_mmap(quire_file* file, off_t offset, size_t length, int prot); /* MAP_FAILED, ENOSYS yet */
+QUIRE_API int quire_munmap(quire_cache* cache, void* address, size_t length);        /* ENOSYS yet */
+QUIRE_API int quire_msync(quire_cache* cache, void* address, size_t length);         /* ENOSYS yet */
 
 /* Writes the cache's statistics as a JSON object into buffer (at most size bytes, NUL included); returns its
  * length without the NUL, as snprintf. Keys: docs/PERFORMANCE.md. */
-QUIRE_API ssize_t quire_stats_json(quire_cache *cache, char *buffer, size_t size);
+QUIRE_API ssize_t quire_stats_json(quire_cache* cache, char* buffer, size_t size);
 
 #ifdef __cplusplus
 }

@@ -48,9 +48,12 @@ int check_range(size_t count, off_t offset) {
 constexpr int kKnownRwf = RWF_NOWAIT | RWF_DSYNC | RWF_SYNC | RWF_APPEND | RWF_HIPRI;
 
 int check_vector(const iovec* iov, int iovcnt, off_t offset, int rwf_flags) {
-  if (iovcnt < 0 || iovcnt > IOV_MAX) return quire::fail_with(EINVAL, "%d buffers: 0 to %d are allowed", iovcnt, IOV_MAX), EINVAL;
+  if (iovcnt < 0 || iovcnt > IOV_MAX)
+    return quire::fail_with(EINVAL, "%d buffers: 0 to %d are allowed", iovcnt, IOV_MAX), EINVAL;
   if ((rwf_flags & ~kKnownRwf) != 0) {
-    return quire::fail_with(EOPNOTSUPP, "RWF flags %#x are not supported", static_cast<unsigned>(rwf_flags & ~kKnownRwf)), EOPNOTSUPP;
+    return quire::fail_with(EOPNOTSUPP, "RWF flags %#x are not supported",
+                            static_cast<unsigned>(rwf_flags & ~kKnownRwf)),
+           EOPNOTSUPP;
   }
   const auto length = quire::vectors_length(std::span(iov, static_cast<size_t>(iovcnt)));
   if (!length.ok()) return length.errnum();
@@ -77,7 +80,8 @@ quire_cache* quire_cache_create(const quire_options* options) {
   quire_options given = {};
   if (options != nullptr) {
     if (options->struct_size < offsetof(quire_options, memory) + sizeof(size_t) || options->struct_size > 4096) {
-      static_cast<void>(quire::fail_with(EINVAL, "struct_size is %zu: set it to sizeof(quire_options)", options->struct_size));
+      static_cast<void>(
+          quire::fail_with(EINVAL, "struct_size is %zu: set it to sizeof(quire_options)", options->struct_size));
       report_error(EINVAL, "quire_cache_create");
       return nullptr;
     }
@@ -155,7 +159,8 @@ ssize_t quire_pread(quire_file* file, void* buffer, size_t count, off_t offset) 
   FileImpl& f = impl(file);
   // A hit without detours: 1 to kFastBytes at an offset that cannot overflow.
   if (__builtin_expect(count - 1 < quire::kFastBytes && f.readable &&
-                           static_cast<std::uint64_t>(offset) <= INT64_MAX - quire::kFastBytes, 1)) {
+                           static_cast<std::uint64_t>(offset) <= INT64_MAX - quire::kFastBytes,
+                       1)) {
     quire::Mapping& mapping = f.inode->mapping;
     char* to = static_cast<char*>(buffer);
     const std::uint64_t at = static_cast<std::uint64_t>(offset);

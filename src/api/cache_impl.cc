@@ -26,8 +26,8 @@ std::uint64_t next_inode_id() {
 // dirty again.
 bool is_settled(Mapping& mapping) {
   if (!mapping.flush_mutex.try_lock()) return false;
-  const bool settled = mapping.unstable_count.load(memory_order_acquire) == 0 &&
-                       !mapping.backing_changed.load(memory_order_acquire);
+  const bool settled =
+      mapping.unstable_count.load(memory_order_acquire) == 0 && !mapping.backing_changed.load(memory_order_acquire);
   mapping.flush_mutex.unlock();
   return settled;
 }
@@ -75,7 +75,8 @@ Status CacheImpl::attach_locked(HostInode& inode, HostDescriptors files, bool wr
   const auto locked = inode.host->identity();
   const bool same = locked.ok() && inode.identity.certain && locked.value().birth_ns == inode.identity.birth_ns &&
                     locked.value().modified_ns == inode.identity.modified_ns &&
-                    locked.value().changed_ns == inode.identity.changed_ns && locked.value().size == inode.identity.size;
+                    locked.value().changed_ns == inode.identity.changed_ns &&
+                    locked.value().size == inode.identity.size;
   if (!same) empty(inode);  // in doubt, too
   inode.inode.mapping.size.store(inode.host->size(), memory_order_release);
   return {};
@@ -116,8 +117,10 @@ Result<FileImpl*> CacheImpl::open_files(HostDescriptors files, std::unique_ptr<F
 
 Result<FileImpl*> CacheImpl::open(const char* path, int flags, mode_t mode) {
   QUIRE_TRY(check_not_forked(cache_));
-  if ((flags & O_DIRECT) != 0) return fail_with(ENOSYS, "direct I/O through quire is not built yet: open without O_DIRECT");
-  if ((flags & O_ACCMODE) == O_ACCMODE) return fail_with(EINVAL, "the access mode is none of O_RDONLY, O_WRONLY, O_RDWR");
+  if ((flags & O_DIRECT) != 0)
+    return fail_with(ENOSYS, "direct I/O through quire is not built yet: open without O_DIRECT");
+  if ((flags & O_ACCMODE) == O_ACCMODE)
+    return fail_with(EINVAL, "the access mode is none of O_RDONLY, O_WRONLY, O_RDWR");
   auto files = open_host_path(path, flags, mode);
   QUIRE_TRY(files);
   auto wanted = std::make_unique<FileImpl>();

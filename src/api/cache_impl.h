@@ -31,7 +31,7 @@ struct HostInode {
 struct FileImpl : OpenFile {
   class CacheImpl* owner = nullptr;
   HostInode* host = nullptr;
-  std::string path;  // for messages
+  std::string path;           // for messages
   bool may_be_new = false;    // opened with O_CREAT: its first sync is a real one
   bool close_failed = false;  // with next_unclosed: under the table's lock
   FileImpl* next_unclosed = nullptr;

@@ -43,7 +43,8 @@ Result<std::size_t> File::write(std::span<const std::byte> from, std::uint64_t o
 }
 
 Result<std::size_t> File::writev(std::span<const iovec> from, std::uint64_t offset, int rwf_flags) {
-  return counted(quire_pwritev2(file_, from.data(), static_cast<int>(from.size()), static_cast<off_t>(offset), rwf_flags));
+  return counted(
+      quire_pwritev2(file_, from.data(), static_cast<int>(from.size()), static_cast<off_t>(offset), rwf_flags));
 }
 
 Result<std::size_t> File::append(std::span<const std::byte> from) {

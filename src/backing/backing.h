@@ -18,11 +18,11 @@ namespace quire {
 enum class ExtentKind : std::uint8_t { hole, unwritten, written };
 
 struct Extent {
-  std::uint64_t offset = 0;   // in the file
+  std::uint64_t offset = 0;  // in the file
   std::uint64_t length = 0;
   std::uint64_t address = 0;  // on the device; meaningless for a hole
   ExtentKind kind = ExtentKind::hole;
-  bool shared = false;        // another file or range refers to the same blocks: copy before write
+  bool shared = false;  // another file or range refers to the same blocks: copy before write
 };
 
 class Backing {
@@ -30,10 +30,10 @@ class Backing {
   virtual ~Backing() = default;
 
   virtual Device& device() = 0;
-  virtual std::uint64_t size() const = 0;  // bytes that the backing holds; the cache's size may be ahead of it
+  virtual std::uint64_t size() const = 0;      // bytes that the backing holds; the cache's size may be ahead of it
   virtual std::uint64_t max_size() const = 0;  // no write may end past it (EFBIG)
   virtual bool fixed_size() const = 0;         // a block device: neither grows nor shrinks
-  virtual unsigned block_size() const = 0; // allocation unit in bytes, a power of two, at most kPageSize
+  virtual unsigned block_size() const = 0;     // allocation unit in bytes, a power of two, at most kPageSize
   // Writes end at a multiple of this many bytes, zeros past the end of the file; 1: exactly at the end of the file.
   virtual unsigned write_alignment() const = 0;
 

@@ -16,8 +16,6 @@ constexpr std::uint64_t round_down(std::uint64_t value, std::uint64_t power_of_t
 constexpr std::uint64_t round_up(std::uint64_t value, std::uint64_t power_of_two) {
   return round_down(value + power_of_two - 1, power_of_two);
 }
-constexpr bool is_aligned(std::uint64_t value, std::uint64_t power_of_two) {
-  return (value & (power_of_two - 1)) == 0;
-}
+constexpr bool is_aligned(std::uint64_t value, std::uint64_t power_of_two) { return (value & (power_of_two - 1)) == 0; }
 
 }  // namespace quire

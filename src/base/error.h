@@ -22,9 +22,9 @@ const char* error_message();
 
 }  // namespace quire
 
-#define QUIRE_TRY(expression)                                             \
-  do {                                                                    \
-    if (auto&& quire_try_result = (expression); !quire_try_result) {      \
-      return ::quire::fail(quire_try_result.errnum());                    \
-    }                                                                     \
+#define QUIRE_TRY(expression)                                        \
+  do {                                                               \
+    if (auto&& quire_try_result = (expression); !quire_try_result) { \
+      return ::quire::fail(quire_try_result.errnum());               \
+    }                                                                \
   } while (0)

@@ -19,11 +19,12 @@ struct FoundFolio {
 };
 
 // Looks a page up and checks that it may be copied from. Null: why_not() says why. Inside RCU.
-[[gnu::always_inline]] inline const Folio* find_for_copy(Mapping& mapping, std::uint64_t page, std::uint64_t* sequence) {
+[[gnu::always_inline]] inline const Folio* find_for_copy(Mapping& mapping, std::uint64_t page,
+                                                         std::uint64_t* sequence) {
   Folio* folio = folio_of(mapping.pages.load(page));
   if (__builtin_expect(folio == nullptr, 0)) return nullptr;
   *sequence = folio->sequence.read_begin();
-  if (__builtin_expect(Sequence::is_odd(*sequence), 0)) return nullptr;  // being filled, written or removed
+  if (__builtin_expect(Sequence::is_odd(*sequence), 0)) return nullptr;        // being filled, written or removed
   if (__builtin_expect(!folio_is(*folio, &mapping, page), 0)) return nullptr;  // recycled between lookup and load
   const std::uint32_t flags = folio->flags.load(memory_order_relaxed);
   if (__builtin_expect((flags & (kReadahead | kReferenced)) != kReferenced, 0)) {
@@ -146,7 +147,6 @@ struct FoundFolio {
   return static_cast<ssize_t>(n);
 }
 
-
 // n <= kBounceBytes bytes, already clipped to `size`, through the stack.
 [[gnu::always_inline]] inline ssize_t read_bounced(Mapping& mapping, char* to, std::size_t n, std::uint64_t offset,
                                                    std::uint64_t gate, std::uint64_t size, bool reaches_end) {
@@ -161,13 +161,13 @@ struct FoundFolio {
     rcu_read_unlock();
     return slow_at(mapping, offset >> kPageShift);
   }
-  racy_copy_short_from_folio(bounce, page_bytes(mapping, folio, offset), n);
+  racy_copy_from_folio(bounce, page_bytes(mapping, folio, offset), n);
   validate_fence();
   bool same = folio->sequence.unchanged(sequence) && mapping.gate.unchanged(gate);
   if (__builtin_expect(reaches_end, 0)) same = same && mapping.size.load(memory_order_relaxed) == size;
   rcu_read_unlock();
   if (__builtin_expect(!same, 0)) return slow(mapping, Counter::miss_changed);
-  copy_short(to, bounce, n);
+  std::memcpy(to, bounce, n);
   return static_cast<ssize_t>(n);
 }
 
@@ -256,7 +256,8 @@ std::size_t read_resident(Mapping& mapping, UserBuffer& to, std::uint64_t offset
     if (folio == nullptr) break;
     const bool ready = folio->has(kUptodate);
     if (ready) {
-      if (folio->has(kReadahead)) folio->flags.fetch_and(~kReadahead, memory_order_relaxed);  // this reader may not wait
+      if (folio->has(kReadahead))
+        folio->flags.fetch_and(~kReadahead, memory_order_relaxed);  // this reader may not wait
       const std::uint64_t inside = at - (folio->index.load(memory_order_relaxed) << kPageShift);
       const std::size_t part = std::min<std::size_t>(count - copied, folio->size_bytes() - inside);
       to.copy_from_folio(folio->bytes() + inside, part);

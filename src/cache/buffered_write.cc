@@ -190,7 +190,8 @@ void Write::change(UserBuffer& from) {
   const std::uint64_t first = first_page(), last = last_page();
   for_each(first, last, [&](Folio& folio) { set_dirty(mapping_, folio); });
   const auto grow = [&] {
-    if (end_ > size_) mapping_.size.store(end_, memory_order_release);  // the range lock reaches to infinity: still size_
+    if (end_ > size_)
+      mapping_.size.store(end_, memory_order_release);  // the range lock reaches to infinity: still size_
   };
   if (last - first < kFewFolios) {
     mapping_.cache.stats.count(Counter::writes_few);

@@ -117,7 +117,8 @@ int FillBatch::finish() {
     // A failed request fails the folios past what it brought in; the good neighbours are read again by who wants them.
     for (std::size_t i = 0; i < count_; ++i) {
       const std::uint64_t start = folios_[i]->index.load(memory_order_relaxed) << kPageShift;
-      if (start < offset + length && offset + got < start + folios_[i]->size_bytes() && offset < start + folios_[i]->size_bytes()) {
+      if (start < offset + length && offset + got < start + folios_[i]->size_bytes() &&
+          offset < start + folios_[i]->size_bytes()) {
         failed[i] = true;
       }
     }
@@ -250,7 +251,8 @@ bool fill_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last, std::
   FrameReservation frames(cache.pool);
   cache.try_reserve(frames, static_cast<std::uint32_t>(last - first + 1));
   std::unique_ptr<AheadFill> fill(new (std::nothrow) AheadFill(mapping));
-  if (fill == nullptr || frames.count() == 0 || !mapping.invalidate.try_lock(fill->instantiate, first, last, kInstantiate)) {
+  if (fill == nullptr || frames.count() == 0 ||
+      !mapping.invalidate.try_lock(fill->instantiate, first, last, kInstantiate)) {
     cache.stats.count(Counter::readahead_skipped);
     return false;
   }

@@ -66,8 +66,9 @@ struct Filled {
 };
 
 // Fills the absent pages of [first, last] and waits; the calling thread submits and reaps. Uses frames of the
-// reservation, which has at least one; passes over what is there. A folio whose I/O failed stays unfilled: wait_uptodate
-// tells its own error. ENOMEM: not even the first page found room in the index. No folio lock may be held.
+// reservation, which has at least one; passes over what is there. A folio whose I/O failed stays unfilled:
+// wait_uptodate tells its own error. ENOMEM: not even the first page found room in the index. No folio lock may be
+// held.
 Result<Filled> fill_range(Mapping& mapping, std::uint64_t first, std::uint64_t last, FrameReservation& frames,
                           const CacheContext& context, std::uint64_t mark_page = UINT64_MAX);
 

@@ -1,4 +1,5 @@
-// The flusher's rounds. A mapping is on the list while it may have unstable folios; the one visited longest ago is first.
+// The flusher's rounds. A mapping is on the list while it may have unstable folios; the one visited longest ago is
+// first.
 #include "cache/flusher.h"
 
 #include <pthread.h>
@@ -20,9 +21,9 @@ LockClass flusher_lock_class{"flusher list"};
 namespace {
 
 constexpr std::int64_t kSecond = 1'000'000'000;
-constexpr std::int64_t kExpire = 30 * kSecond;      // dirty for longer is written whether or not memory is short
-constexpr std::int64_t kRetry = kSecond / 10;       // a failing file is tried again no sooner
-constexpr std::uint64_t kMinSlice = 256;            // folios written before they are flushed, at least
+constexpr std::int64_t kExpire = 30 * kSecond;  // dirty for longer is written whether or not memory is short
+constexpr std::int64_t kRetry = kSecond / 10;   // a failing file is tried again no sooner
+constexpr std::uint64_t kMinSlice = 256;        // folios written before they are flushed, at least
 
 std::int64_t now_ns() {
   timespec ts;

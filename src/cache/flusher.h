@@ -45,9 +45,9 @@ class Flusher {
   Mapping* head_ GUARDED_BY(mutex_) = nullptr;  // the longest not visited
   Mapping* tail_ GUARDED_BY(mutex_) = nullptr;
   std::uint64_t listed_ GUARDED_BY(mutex_) = 0;
-  WaitQueue queue_;       // the flusher sleeps here
-  WaitQueue idle_queue_;  // forget() waits here for the flusher to leave a mapping
-  Atomic<std::uint32_t> kicks_;        // waiters' requests not yet taken up
+  WaitQueue queue_;              // the flusher sleeps here
+  WaitQueue idle_queue_;         // forget() waits here for the flusher to leave a mapping
+  Atomic<std::uint32_t> kicks_;  // waiters' requests not yet taken up
   Atomic<bool> background_kicked_;
   Atomic<std::uint64_t> failing_folios_;
   Atomic<bool> stop_;

@@ -30,7 +30,7 @@ extern LockClass folio_lock_class;
 // folio lock as well; kReferenced: anybody.
 enum FolioFlag : std::uint32_t {
   kLocked = 1u << 0,
-  kWaiters = 1u << 1,     // somebody sleeps on the flags word
+  kWaiters = 1u << 1,  // somebody sleeps on the flags word
   kUptodate = 1u << 2,
   kDirty = 1u << 3,       // newer than the backing
   kWriteback = 1u << 4,   // being written; may be dirty again
@@ -46,12 +46,12 @@ struct alignas(64) Folio {
   Atomic<Mapping*> mapping;
   Atomic<std::uint64_t> index;  // in pages
   Atomic<std::uint32_t> flags;
-  Atomic<std::uint32_t> refs;          // one for the mapping, one for each user; 0 while free
-  std::uint32_t next_id = 0;           // list links by frame number: LRU (its mutex), or free, pending and
-  std::uint32_t previous_id = 0;       //   reservation lists (their owner)
-  Atomic<std::uint32_t> order;         // a folio's size always comes from here
-  std::uint32_t written_epoch = 0;     // flush epoch of its last write; under the xarray lock
-  void* address = nullptr;             // of its bytes in the arena; never changes
+  Atomic<std::uint32_t> refs;       // one for the mapping, one for each user; 0 while free
+  std::uint32_t next_id = 0;        // list links by frame number: LRU (its mutex), or free, pending and
+  std::uint32_t previous_id = 0;    //   reservation lists (their owner)
+  Atomic<std::uint32_t> order;      // a folio's size always comes from here
+  std::uint32_t written_epoch = 0;  // flush epoch of its last write; under the xarray lock
+  void* address = nullptr;          // of its bytes in the arena; never changes
 
   std::size_t size_bytes() const { return kPageSize << order.load(memory_order_relaxed); }
   std::uint64_t pages() const { return std::uint64_t{1} << order.load(memory_order_relaxed); }

@@ -54,25 +54,25 @@ struct Mapping {
   const std::uintptr_t address_base;  // FolioPool::address_base
 
   PageCache& cache;
-  Backing* backing;            // replaced only while no handle is open (fs)
+  Backing* backing;  // replaced only while no handle is open (fs)
   const std::uint64_t id;
   RangeLock invalidate;
-  Atomic<std::uint64_t> folio_count;         // under the xarray lock
-  Atomic<std::uint64_t> unstable_count;      // under the xarray lock
-  Atomic<std::int64_t> dirtied_ns;           // realtime of the last clean-to-dirty transition
-  Atomic<std::int64_t> unstable_since_ns;    // monotonic, of the first unstable folio since all was stable
+  Atomic<std::uint64_t> folio_count;       // under the xarray lock
+  Atomic<std::uint64_t> unstable_count;    // under the xarray lock
+  Atomic<std::int64_t> dirtied_ns;         // realtime of the last clean-to-dirty transition
+  Atomic<std::int64_t> unstable_since_ns;  // monotonic, of the first unstable folio since all was stable
 
   // Writeback errors, as a counter with the last errno: each handle keeps what it has seen. See writeback_error.h.
   Atomic<std::uint64_t> error_sequence;
-  Atomic<int> failing;                       // errno while the last writeback or flush failed, else 0
-  WaitQueue writeback_queue;                 // a folio left writeback
-  Atomic<std::uint32_t> ahead;               // readahead windows in flight
-  Mutex flush_mutex;                         // one flush at a time
-  Atomic<bool> backing_changed;              // extents or size changed since the last flush began; see note_changed
-  Atomic<bool> metadata_changed;             // anything at all, since the last full flush (not data only) began
-  Atomic<std::uint64_t> flush_failures;      // written under flush_mutex
-  Atomic<std::uint64_t> flusher_attempts;    // times the flusher tried to write this file back
-  std::uint32_t flush_epoch = 1;             // under the xarray lock: bumped when a flush begins
+  Atomic<int> failing;                     // errno while the last writeback or flush failed, else 0
+  WaitQueue writeback_queue;               // a folio left writeback
+  Atomic<std::uint32_t> ahead;             // readahead windows in flight
+  Mutex flush_mutex;                       // one flush at a time
+  Atomic<bool> backing_changed;            // extents or size changed since the last flush began; see note_changed
+  Atomic<bool> metadata_changed;           // anything at all, since the last full flush (not data only) began
+  Atomic<std::uint64_t> flush_failures;    // written under flush_mutex
+  Atomic<std::uint64_t> flusher_attempts;  // times the flusher tried to write this file back
+  std::uint32_t flush_epoch = 1;           // under the xarray lock: bumped when a flush begins
 
   // The flusher's list of mappings with unstable folios (its mutex).
   Mapping* dirty_next = nullptr;
@@ -100,9 +100,9 @@ inline Folio* folio_of(XEntry entry) { return entry.is_pointer() ? static_cast<F
 // The folio that holds `page`, with a reference, or null. Takes RCU itself.
 Folio* get_folio(Mapping& mapping, std::uint64_t page);
 
-// Makes `frame` (from a reservation, free) the folio of `page`: filling, locked, with a reference for the caller besides
-// the mapping's, on the LRU. EEXIST if there is one already, ENOMEM without memory for the index: the frame is then
-// still the caller's.
+// Makes `frame` (from a reservation, free) the folio of `page`: filling, locked, with a reference for the caller
+// besides the mapping's, on the LRU. EEXIST if there is one already, ENOMEM without memory for the index: the frame is
+// then still the caller's.
 Status insert_new(Mapping& mapping, Folio& frame, std::uint64_t page);
 
 // Takes the folio (locked, of this mapping) out: removed, odd, clean. detach_folio leaves the references alone (reclaim

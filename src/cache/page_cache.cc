@@ -14,7 +14,7 @@ namespace {
 
 LockClass turn_lock_class{"frame reservation"};
 constexpr RangeModes kTurnModes{{0, 0, 0, 0}};
-constexpr std::size_t kNodeShare = 10;       // bytes of index for a folio of a dense file
+constexpr std::size_t kNodeShare = 10;          // bytes of index for a folio of a dense file
 constexpr std::size_t kFixedBytes = 64 * 1024;  // counters, mappings of a few files, the rings' bookkeeping
 constexpr std::size_t kFrameCost = kPageSize + sizeof(Folio);
 constexpr std::uint32_t kReclaimBatch = 64;
@@ -42,11 +42,13 @@ Status PageCache::create(const PageCacheOptions& options) {
   }
   memory_ = options.memory;
   const std::size_t frames = (memory_ - kFixedBytes) / (kFrameCost + kNodeShare);
-  if (frames >= FolioPool::kNone) return fail_with(EINVAL, "a cache of %zu bytes is too large: 16 TiB is the limit", memory_);
+  if (frames >= FolioPool::kNone)
+    return fail_with(EINVAL, "a cache of %zu bytes is too large: 16 TiB is the limit", memory_);
   QUIRE_TRY(pool.create(static_cast<std::uint32_t>(frames)));
   hard_dirty_ = frames / 2;
   background_dirty_ = frames / 8;
-  auto io = IoThread::create(IoThreadOptions{.depth = options.io_depth, .use_io_uring = options.use_io_uring, .stats = &io_stats});
+  auto io = IoThread::create(
+      IoThreadOptions{.depth = options.io_depth, .use_io_uring = options.use_io_uring, .stats = &io_stats});
   if (!io.ok()) return fail(io.errnum());
   io_thread = io.take();
   flusher_ = std::make_unique<Flusher>(*this);
@@ -69,7 +71,8 @@ std::uint32_t PageCache::take_within_budget(FrameReservation& reservation, std::
   const std::size_t quota = memory_ > fixed ? (memory_ - fixed) / kFrameCost : 0;
   const std::uint32_t in_use = frames() - pool.free_frames();
   // Progress comes first: a quarter of the frames is always usable, whatever the index costs.
-  const std::uint32_t usable = std::max<std::uint32_t>(frames() / 4, static_cast<std::uint32_t>(std::min<std::size_t>(quota, frames())));
+  const std::uint32_t usable =
+      std::max<std::uint32_t>(frames() / 4, static_cast<std::uint32_t>(std::min<std::size_t>(quota, frames())));
   if (in_use >= usable) return 0;
   return pool.take(reservation, std::min(want, usable - in_use));
 }
@@ -158,7 +161,8 @@ Status PageCache::throttle(Mapping& mapping, std::uint32_t folios) {
     const std::uint64_t stuck = flusher_->failing_folios();  // of files whose writeback fails: not this file's fault
     const std::uint64_t unstable = unstable_.load(memory_order_relaxed);
     const std::uint64_t healthy = unstable > stuck ? unstable - stuck : 0;
-    const std::uint64_t room = std::max<std::uint64_t>(hard_dirty_ - std::min<std::uint64_t>(stuck, hard_dirty_), frames() / 8);
+    const std::uint64_t room =
+        std::max<std::uint64_t>(hard_dirty_ - std::min<std::uint64_t>(stuck, hard_dirty_), frames() / 8);
     const bool is_failing = mapping.failing.load(memory_order_acquire) != 0;
     const bool over = is_failing ? unstable + claims + folios > hard_dirty_ : healthy + claims + folios > room;
     if (!over || (!is_failing && healthy + claims == 0)) {
@@ -167,8 +171,10 @@ Status PageCache::throttle(Mapping& mapping, std::uint32_t folios) {
     }
     write_claims_.fetch_sub(folios, memory_order_relaxed);
     if (is_failing && waited && mapping.flusher_attempts.load(memory_order_acquire) >= attempts_before + 2) {
-      return fail_with(EIO, "writeback of this file keeps failing (errno %d) and the dirty limit of %llu bytes is reached: "
-                       "nothing is lost, mend the cause and sync", mapping.failing.load(memory_order_relaxed),
+      return fail_with(EIO,
+                       "writeback of this file keeps failing (errno %d) and the dirty limit of %llu bytes is reached: "
+                       "nothing is lost, mend the cause and sync",
+                       mapping.failing.load(memory_order_relaxed),
                        static_cast<unsigned long long>(hard_dirty_ * kPageSize));
     }
     stats.count(Counter::throttled);

@@ -1,10 +1,10 @@
 // The cache that all mappings of one quire::Cache share: frames, LRU, counters, the dirty limit and the flusher.
 // Guarantees: D1 (the hard dirty limit), M1.
 //
-// Memory comes before locks: `reserve` may wait and is called with nothing held. Its waiters hold no frames but for one,
-// the head of a FIFO, so no set of waiters can hold what the others wait for. Writers' reservations and unstable
-// (dirty, in writeback, unflushed) folios together stay under half of the frames (`throttle`): the other half can always
-// be reclaimed for readers, who hold no frames while they wait for more.
+// Memory comes before locks: `reserve` may wait and is called with nothing held. Its waiters hold no frames but for
+// one, the head of a FIFO, so no set of waiters can hold what the others wait for. Writers' reservations and unstable
+// (dirty, in writeback, unflushed) folios together stay under half of the frames (`throttle`): the other half can
+// always be reclaimed for readers, who hold no frames while they wait for more.
 #pragma once
 
 #include <cstdint>
@@ -26,8 +26,8 @@ struct Mapping;
 class Flusher;
 
 struct PageCacheOptions {
-  std::size_t memory = 0;     // bytes, everything included
-  unsigned io_depth = 128;    // of the asynchronous ring
+  std::size_t memory = 0;   // bytes, everything included
+  unsigned io_depth = 128;  // of the asynchronous ring
   bool use_io_uring = true;
 };
 
@@ -84,7 +84,7 @@ class PageCache {
   Atomic<std::int64_t> node_bytes;  // of the mappings' xarrays
   std::unique_ptr<IoThread> io_thread;
   WaitQueue ahead_queue;  // some mapping's last readahead in flight ended
-  Atomic<bool> forked;  // this is a child of the process that made the cache: every call fails
+  Atomic<bool> forked;    // this is a child of the process that made the cache: every call fails
 
  private:
   std::uint32_t take_within_budget(FrameReservation& reservation, std::uint32_t want);

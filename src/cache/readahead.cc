@@ -27,7 +27,8 @@ ReadaheadPlan plan_miss(const Mapping& mapping, ReadaheadState* state, std::uint
     return {last_wanted, UINT64_MAX};
   }
   const std::uint32_t previous = state->pages.load(memory_order_relaxed);
-  std::uint64_t window = std::max<std::uint64_t>(previous == 0 ? kFirstWindow : std::uint64_t{previous} * 2, wanted * 2);
+  std::uint64_t window =
+      std::max<std::uint64_t>(previous == 0 ? kFirstWindow : std::uint64_t{previous} * 2, wanted * 2);
   window = std::min<std::uint64_t>(window, limit);
   const std::uint64_t last = std::min(page + std::max(window, wanted) - 1, file_pages - 1);
   state->next.store(last + 1, memory_order_relaxed);

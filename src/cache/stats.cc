@@ -8,13 +8,35 @@
 namespace quire {
 namespace {
 
-constexpr const char* kNames[] = {
-    "miss_absent",       "miss_changing",      "miss_identity",    "miss_readahead_mark", "miss_gate",
-    "miss_changed",      "miss_too_long",      "miss_vector",      "slow_reads",          "writes_fast",
-    "writes_few",        "writes_gate",        "write_retries",    "fills",               "fill_requests",
-    "fills_joined",      "zero_fills",         "readahead_windows", "readahead_skipped",  "evictions",
-    "reclaim_scans",     "writeback_folios",   "writeback_requests", "writeback_errors",  "flushes",
-    "flush_errors",      "throttled",          "reservation_waits", "truncates"};
+constexpr const char* kNames[] = {"miss_absent",
+                                  "miss_changing",
+                                  "miss_identity",
+                                  "miss_readahead_mark",
+                                  "miss_gate",
+                                  "miss_changed",
+                                  "miss_too_long",
+                                  "miss_vector",
+                                  "slow_reads",
+                                  "writes_fast",
+                                  "writes_few",
+                                  "writes_gate",
+                                  "write_retries",
+                                  "fills",
+                                  "fill_requests",
+                                  "fills_joined",
+                                  "zero_fills",
+                                  "readahead_windows",
+                                  "readahead_skipped",
+                                  "evictions",
+                                  "reclaim_scans",
+                                  "writeback_folios",
+                                  "writeback_requests",
+                                  "writeback_errors",
+                                  "flushes",
+                                  "flush_errors",
+                                  "throttled",
+                                  "reservation_waits",
+                                  "truncates"};
 static_assert(sizeof(kNames) / sizeof(kNames[0]) == static_cast<std::size_t>(Counter::count));
 
 }  // namespace

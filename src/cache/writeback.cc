@@ -12,7 +12,7 @@
 namespace quire {
 namespace {
 
-constexpr std::size_t kBatchFolios = 256;   // 1 MiB with single-page folios
+constexpr std::size_t kBatchFolios = 256;  // 1 MiB with single-page folios
 constexpr std::size_t kBatchRequests = 64;
 
 struct BatchFolio {
@@ -187,8 +187,8 @@ bool next_candidate(Mapping& mapping, std::uint64_t* page, std::uint64_t last_pa
 
 }  // namespace
 
-bool write_back_some(Mapping& mapping, std::uint64_t* page, std::uint64_t last_page, std::uint64_t max_folios, bool wait,
-                     const CacheContext& context, int* error) {
+bool write_back_some(Mapping& mapping, std::uint64_t* page, std::uint64_t last_page, std::uint64_t max_folios,
+                     bool wait, const CacheContext& context, int* error) {
   std::uint64_t looked_at = 0;
   while (*page <= last_page && next_candidate(mapping, page, last_page, wait)) {
     if (looked_at >= max_folios) return false;

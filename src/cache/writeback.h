@@ -14,10 +14,10 @@
 namespace quire {
 
 // Writes back the dirty folios in [*page, last_page], at most about max_folios of them; *page is moved past what was
-// looked at (to last_page + 1, or 0 on wrap, when done: then true is returned). Folios in writeback by others are waited
-// for if `wait`, else skipped. The first error is stored in *error (0 if none) and recorded for the handles.
-bool write_back_some(Mapping& mapping, std::uint64_t* page, std::uint64_t last_page, std::uint64_t max_folios, bool wait,
-                     const CacheContext& context, int* error);
+// looked at (to last_page + 1, or 0 on wrap, when done: then true is returned). Folios in writeback by others are
+// waited for if `wait`, else skipped. The first error is stored in *error (0 if none) and recorded for the handles.
+bool write_back_some(Mapping& mapping, std::uint64_t* page, std::uint64_t last_page, std::uint64_t max_folios,
+                     bool wait, const CacheContext& context, int* error);
 
 // All of [first_page, last_page], waiting for what others are writing.
 Status write_back(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, const CacheContext& context);

@@ -1,3 +1,4 @@
+// The thread that completes requests of memory and faulty devices later.
 #include "device/delay_thread.h"
 
 #include <signal.h>

@@ -1,3 +1,4 @@
+// Matching of fault rules, and what each does to a request.
 #include "device/faulty_device.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Choice of descriptor and engine for requests on a host file.
 #include "device/file_device.h"
 
 #include <unistd.h>

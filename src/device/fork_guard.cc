@@ -1,3 +1,4 @@
+// The list of descriptors that a forked child closes.
 #include "device/fork_guard.h"
 
 #include <unistd.h>

@@ -1,3 +1,4 @@
+// quire's I/O thread: hand-over of requests, the loop over the ring, and the plain loop.
 #include "device/io_thread.h"
 
 #include <signal.h>

@@ -1,3 +1,4 @@
+// Chunks of memory behind the Device interface.
 #include "device/memory_device.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Set-up, submission and reaping of one io_uring.
 #include "device/ring.h"
 
 #include <cerrno>

@@ -1,3 +1,4 @@
+// The calling thread's own ring, made at its first batch and torn down at its exit.
 #include "device/thread_ring.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Progress of one request over short transfers and fallbacks; the plain engine.
 #include "device/transfer.h"
 
 #include <limits.h>

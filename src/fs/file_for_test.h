@@ -1,63 +1,18 @@
-// For tests: a small cache, and a file of it over any backing, with data whose every word names its file, its writing
-// and its place. Thread safety: as OpenFile; closing is the owner's alone.  Locks: what file operations take.
+// For tests: a file of a small cache over any backing, with one handle of its own and calls that return what a system
+// call would. Thread safety: as OpenFile; closing is the owner's alone.  Locks: what file operations take.
 #pragma once
 
-#include <cerrno>
 #include <cstdint>
-#include <cstring>
 #include <memory>
 #include <optional>
 #include <utility>
 #include <vector>
 
-#include "cache/fill.h"
-#include "cache/invalidate.h"
-#include "cache/page_cache.h"
+#include "cache/cache_for_test.h"
 #include "cache/writeback.h"
 #include "fs/open_file.h"
 
 namespace quire::testing_support {
-
-// Eight bytes of a file: file number, generation (which writing), and the word's index in the file.
-constexpr std::uint64_t word_of(unsigned file, unsigned generation, std::uint64_t offset) {
-  return std::uint64_t{file & 0xff} << 56 | std::uint64_t{generation & 0xffffff} << 32 | (offset >> 3 & 0xffffffff);
-}
-constexpr unsigned word_file(std::uint64_t word) { return static_cast<unsigned>(word >> 56); }
-constexpr unsigned word_generation(std::uint64_t word) { return static_cast<unsigned>(word >> 32) & 0xffffff; }
-constexpr std::uint64_t word_index(std::uint64_t word) { return word & 0xffffffff; }
-
-// Fills [offset, offset + count) of a file's image; any alignment.
-inline void fill_words(void* to, std::size_t count, unsigned file, unsigned generation, std::uint64_t offset) {
-  auto* out = static_cast<unsigned char*>(to);
-  for (std::size_t done = 0; done < count;) {
-    const std::uint64_t word = word_of(file, generation, offset + done);
-    const std::size_t inside = (offset + done) & 7;
-    const std::size_t n = std::min<std::size_t>(8 - inside, count - done);
-    std::memcpy(out + done, reinterpret_cast<const char*>(&word) + inside, n);
-    done += n;
-  }
-}
-inline std::vector<char> words(std::size_t count, unsigned file, unsigned generation, std::uint64_t offset) {
-  std::vector<char> bytes(count);
-  fill_words(bytes.data(), count, file, generation, offset);
-  return bytes;
-}
-inline std::uint64_t load_word(const char* bytes) {
-  std::uint64_t word;
-  std::memcpy(&word, bytes, sizeof word);
-  return word;
-}
-
-struct TestCache {
-  explicit TestCache(std::uint32_t frames = PageCache::kMinFrames) {
-    PageCacheOptions options;
-    options.memory = PageCache::min_memory() + (frames - PageCache::kMinFrames) * (kPageSize + sizeof(Folio) + 10);
-    CHECK(cache.create(options).ok());
-  }
-  std::uint64_t sum(Counter counter) const { return cache.stats.sum(counter); }
-
-  PageCache cache;
-};
 
 class TestFile {
  public:

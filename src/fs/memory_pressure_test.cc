@@ -3,9 +3,6 @@
 
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
-#include <functional>
-#include <mutex>
 #include <thread>
 
 #include "base/random.h"
@@ -15,57 +12,10 @@
 namespace quire {
 namespace {
 
-using testing_support::RamDisk;
-using testing_support::TestCache;
-using testing_support::TestFile;
-using testing_support::word_of;
-using testing_support::words;
+using namespace testing_support;
 
 constexpr std::size_t kLarge = 64 * 1024;  // max_operation_bytes of 64 frames
 constexpr std::int64_t kMicrosecond = 1000;
-
-// Ends the program with a word on what hangs, sooner than the test runner would.
-class Watchdog {
- public:
-  explicit Watchdog(const char* what, int seconds = 100)
-      : thread_([this, what, seconds] {
-          std::unique_lock<std::mutex> lock(mutex_);
-          if (done_.wait_for(lock, std::chrono::seconds(seconds), [this] { return stopped_; })) return;
-          std::fprintf(stderr, "hangs: %s\n", what);
-          std::abort();
-        }) {}
-  ~Watchdog() {
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      stopped_ = true;
-    }
-    done_.notify_all();
-    thread_.join();
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable done_;
-  bool stopped_ = false;
-  std::thread thread_;
-};
-
-void run_threads(int count, const std::function<void(int)>& body) {
-  std::vector<std::thread> threads;
-  for (int i = 0; i < count; ++i) threads.emplace_back(body, i);
-  for (std::thread& thread : threads) thread.join();
-}
-
-// Every word of the bytes is this file's and stands where it was written; its generation, if they all agree.
-::testing::AssertionResult all_of_file(const std::vector<char>& bytes, unsigned file, std::uint64_t offset) {
-  for (std::size_t i = 0; i + 8 <= bytes.size(); i += 8) {
-    const std::uint64_t word = testing_support::load_word(bytes.data() + i);
-    if (testing_support::word_file(word) != file || testing_support::word_index(word) != ((offset + i) / 8 & 0xffffffff)) {
-      return ::testing::AssertionFailure() << "word " << std::hex << word << " at " << offset + i;
-    }
-  }
-  return ::testing::AssertionSuccess();
-}
 
 // Frames and metadata in use, as M1 counts them.
 std::uint64_t memory_in_use(PageCache& cache) {

@@ -18,9 +18,9 @@ struct OpenFile {
   Inode* inode = nullptr;
   bool readable = false;
   bool writable = false;
-  bool append = false;  // O_APPEND
+  bool append = false;                        // O_APPEND
   bool data_sync = false, full_sync = false;  // O_DSYNC, O_SYNC
-  Atomic<std::uint64_t> error_seen;  // of the mapping's error sequence
+  Atomic<std::uint64_t> error_seen;           // of the mapping's error sequence
   ReadaheadState readahead;
 };
 

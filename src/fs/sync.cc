@@ -25,7 +25,8 @@ Status file_sync(OpenFile& file, bool data_only) {
   // A failure above is in the error sequence, too: told here, once.
   const int told = check_error(mapping, file.error_seen);
   if (!synced.ok() || told == 0) return synced;
-  return fail_with(told, "an earlier writeback of this file failed and has been made good since; each handle is told once");
+  return fail_with(told,
+                   "an earlier writeback of this file failed and has been made good since; each handle is told once");
 }
 
 Status file_stat(OpenFile& file, struct stat* out) {

@@ -17,7 +17,8 @@ Status file_truncate(OpenFile& file, std::uint64_t size) {
   if (mapping.backing->fixed_size()) return fail_with(EINVAL, "a block device has a fixed size");
   if (size > mapping.backing->max_size()) {
     return fail_with(EFBIG, "size %llu is past the largest that this file can have (%llu)",
-                     static_cast<unsigned long long>(size), static_cast<unsigned long long>(mapping.backing->max_size()));
+                     static_cast<unsigned long long>(size),
+                     static_cast<unsigned long long>(mapping.backing->max_size()));
   }
   RangeGuard range(inode.range);
   for (;;) {

@@ -96,7 +96,8 @@ Result<WrittenAt> write_piece(OpenFile& file, std::span<const iovec> vectors, Us
 
 }  // namespace
 
-Result<std::size_t> file_write(OpenFile& file, std::span<const iovec> vectors, std::uint64_t offset, unsigned io_flags) {
+Result<std::size_t> file_write(OpenFile& file, std::span<const iovec> vectors, std::uint64_t offset,
+                               unsigned io_flags) {
   if (!file.writable) return fail_with(EBADF, "the file was not opened for writing");
   PageCache& cache = file.inode->mapping.cache;
   QUIRE_TRY(check_not_forked(cache));
@@ -111,8 +112,10 @@ Result<std::size_t> file_write(OpenFile& file, std::span<const iovec> vectors, s
   if (append && fixed) return fail_with(ENOSPC, "a block device cannot grow");
   if (!append && count > limit - std::min(offset, limit)) {
     if (offset >= limit) {
-      return fixed ? fail_with(ENOSPC, "offset %llu lies past the end of the block device (%llu bytes)", static_cast<unsigned long long>(offset), static_cast<unsigned long long>(limit))
-                   : fail_with(EFBIG, "offset %llu lies past the largest that this file can have (%llu)", static_cast<unsigned long long>(offset), static_cast<unsigned long long>(limit));
+      return fixed ? fail_with(ENOSPC, "offset %llu lies past the end of the block device (%llu bytes)",
+                               static_cast<unsigned long long>(offset), static_cast<unsigned long long>(limit))
+                   : fail_with(EFBIG, "offset %llu lies past the largest that this file can have (%llu)",
+                               static_cast<unsigned long long>(offset), static_cast<unsigned long long>(limit));
     }
     count = limit - offset;  // as much as fits
   }

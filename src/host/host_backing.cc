@@ -77,7 +77,8 @@ void HostBacking::close_in_child() {
 Result<Extent> HostBacking::map(std::uint64_t offset, std::uint64_t length) {
   const std::uint64_t end = round_up(size(), kPageSize);
   if (offset >= end) return Extent{.offset = offset, .length = length};
-  return Extent{.offset = offset, .length = std::min(length, end - offset), .address = offset, .kind = ExtentKind::written};
+  return Extent{
+      .offset = offset, .length = std::min(length, end - offset), .address = offset, .kind = ExtentKind::written};
 }
 
 Result<Extent> HostBacking::prepare(std::uint64_t offset, std::uint64_t length) {

@@ -1,5 +1,5 @@
-// Backing: a file or block device of the host. Its block map is the identity (offset on the device = offset in the file;
-// the host keeps the real one), its holes read as zeros, and writes fill them. Guarantees: R3, D1.
+// Backing: a file or block device of the host. Its block map is the identity (offset on the device = offset in the
+// file; the host keeps the real one), its holes read as zeros, and writes fill them. Guarantees: R3, D1.
 //
 // Attached while a handle is open, detached (no descriptors) while its folios are only kept. Reading comes first;
 // `allow_writing` adds descriptors for writing, and the old ones stay until detach, since I/O may be in flight on them.
@@ -36,7 +36,7 @@ class HostBacking final : public Backing {
   Status allow_writing(HostDescriptors files);  // of the same file, opened for writing
   void stop_writing();                          // everything is written back: others may write again
   void detach();                                // no I/O is in flight
-  void close_in_child();                        // after fork: drops the descriptors, and with them nothing of the parent's
+  void close_in_child();  // after fork: drops the descriptors, and with them nothing of the parent's
 
   bool attached() const { return reading_.open(); }
   bool may_write() const { return writing_now_; }

@@ -76,7 +76,8 @@ bool others_hold(int fd, off_t byte) {
 
 Status refuse_lock(int errnum, const char* who) {
   if (errnum == EAGAIN || errnum == EACCES) {
-    return fail_with(EBUSY, "another cache (of this or another process) has it open %s: one writer or many readers", who);
+    return fail_with(EBUSY, "another cache (of this or another process) has it open %s: one writer or many readers",
+                     who);
   }
   return fail_with(errnum, "the host refuses to lock it: %m");
 }

@@ -59,8 +59,8 @@ Result<HostProperties> host_properties(int fd);
 // Opens the direct twin of files.buffered; without one everything goes through the host's cache.
 void open_direct(HostDescriptors& files, bool writable);
 
-Status lock_host_read(int fd);               // EBUSY: somebody writes
-Status lock_host_write(int fd, int read_fd); // EBUSY: somebody reads or writes; read_fd holds R (it may be fd)
+Status lock_host_read(int fd);                // EBUSY: somebody writes
+Status lock_host_write(int fd, int read_fd);  // EBUSY: somebody reads or writes; read_fd holds R (it may be fd)
 void unlock_host_write(int fd);
 void unlock_host_read(int fd);
 

@@ -144,7 +144,8 @@ Status RamBacking::set_size(std::uint64_t size) {
   MutexLock lock(store_.mutex_);
   const std::uint64_t unit = store_.block_size_;
   if (size < size_) {
-    if (const auto edge = blocks_.find(size / unit); size % unit != 0 && edge != blocks_.end() && edge->second.written) {
+    if (const auto edge = blocks_.find(size / unit);
+        size % unit != 0 && edge != blocks_.end() && edge->second.written) {
       std::uint64_t number = edge->second.number;
       if (store_.references_[number] > 1) {  // another file keeps its bytes
         std::vector<char> copy(unit);

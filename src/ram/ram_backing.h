@@ -3,8 +3,8 @@
 // a block that was freed meanwhile shows. Tests, torture and scheduler scenarios run on it before the host.
 //
 // Block states: free -> (prepare) pending: allocated for a range of a file, which does not read as it yet -> (commit)
-// mapped -> (set_size, replaced) free. A file's block that was only allocated (fallocate) is unwritten and reads as zero.
-// Thread safety: every call from any thread. Locks: one leaf mutex for the store and all its files.
+// mapped -> (set_size, replaced) free. A file's block that was only allocated (fallocate) is unwritten and reads as
+// zero. Thread safety: every call from any thread. Locks: one leaf mutex for the store and all its files.
 #pragma once
 
 #include <cstdint>

@@ -48,12 +48,12 @@ class OddBacking final : public Backing {
  public:
   explicit OddBacking(std::unique_ptr<RamBacking> inner) : inner_(std::move(inner)) {}
 
-  Atomic<int> set_size_errnum;                        // 0: passes on
+  Atomic<int> set_size_errnum;  // 0: passes on
   Atomic<int> map_errnum;
   Atomic<int> commit_errnum;
   Atomic<std::uint64_t> unwritten_first{UINT64_MAX};  // bytes [first, last] that are allocated but never written
   Atomic<std::uint64_t> unwritten_last;
-  Atomic<std::uint64_t> believed_size{UINT64_MAX};    // what size() says instead
+  Atomic<std::uint64_t> believed_size{UINT64_MAX};  // what size() says instead
   Atomic<std::uint64_t> limit{kMaxFileSize};
   Atomic<bool> is_fixed;
 

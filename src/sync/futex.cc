@@ -1,3 +1,4 @@
+// The system calls behind futex.h.
 #include "sync/futex.h"
 
 #include <linux/futex.h>
@@ -12,8 +13,8 @@ namespace quire {
 
 bool futex_wait(Atomic<std::uint32_t>& word, std::uint32_t expected, std::int64_t timeout_ns) noexcept {
   timespec timeout{timeout_ns / 1'000'000'000, timeout_ns % 1'000'000'000};
-  const long rc = syscall(SYS_futex, &word.raw(), FUTEX_WAIT_PRIVATE, expected,
-                          timeout_ns < 0 ? nullptr : &timeout, nullptr, 0);
+  const long rc =
+      syscall(SYS_futex, &word.raw(), FUTEX_WAIT_PRIVATE, expected, timeout_ns < 0 ? nullptr : &timeout, nullptr, 0);
   return rc == 0 || errno != ETIMEDOUT;
 }
 

@@ -1,3 +1,4 @@
+// The contended side of Mutex.
 #include "sync/mutex.h"
 
 #include "base/check.h"

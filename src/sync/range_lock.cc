@@ -1,3 +1,4 @@
+// Requests, holders and waiters of a ranged lock, and who is granted when.
 #include "sync/range_lock.h"
 
 namespace quire {

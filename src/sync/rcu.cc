@@ -1,3 +1,4 @@
+// Registration of threads, grace periods and what is freed after them.
 #include "sync/rcu.h"
 
 #include <limits.h>

@@ -1,3 +1,4 @@
+// Hand-over between readers and writers in order of arrival.
 #include "sync/rw_lock.h"
 
 #include "base/check.h"

@@ -17,8 +17,6 @@
 // which validate throws away.
 #pragma once
 
-#include <emmintrin.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -84,44 +82,6 @@ inline void copy_in_pieces(void* to, const void* from, std::size_t size) noexcep
 }
 }  // namespace detail
 #endif
-
-// A short copy in line: whole 64-byte blocks, then what is left by halves. No byte is stored twice, so that a second
-// copy of the same size, from where this one stored, finds each of its loads in one store of the first (an overlapping
-// tail, as libc's, would stall it: store-to-load forwarding needs one store).
-[[gnu::always_inline]] inline void copy_short(void* to, const void* from, std::size_t size) noexcept {
-#ifdef QUIRE_ATOMIC_COPY
-  detail::atomic_load_bytes(to, from, size);
-#else
-  auto* out = static_cast<char*>(to);
-  const auto* in = static_cast<const char*>(from);
-  for (; size >= 64; size -= 64, out += 64, in += 64) {
-    asm volatile("" : "+r"(in) : : "memory");  // the loop stays a loop, not a call of memcpy
-    const auto* source = reinterpret_cast<const __m128i*>(in);
-    auto* target = reinterpret_cast<__m128i*>(out);
-    const __m128i a = _mm_loadu_si128(source), b = _mm_loadu_si128(source + 1);
-    const __m128i c = _mm_loadu_si128(source + 2), d = _mm_loadu_si128(source + 3);
-    _mm_storeu_si128(target, a);
-    _mm_storeu_si128(target + 1, b);
-    _mm_storeu_si128(target + 2, c);
-    _mm_storeu_si128(target + 3, d);
-  }
-  const auto part = [&](std::size_t bytes) __attribute__((always_inline)) {
-    if ((size & bytes) == 0) return;
-    __builtin_memcpy(out, in, bytes);
-    out += bytes, in += bytes;
-  };
-  if (size == 0) return;
-  part(32), part(16), part(8), part(4), part(2), part(1);
-#endif
-}
-
-// As racy_copy_from_folio, for sizes up to about a kilobyte.
-[[gnu::always_inline]] inline void racy_copy_short_from_folio(void* to, const void* folio_bytes,
-                                                              std::size_t size) noexcept {
-  asm volatile("" : "+r"(folio_bytes), "+r"(size) : : "memory");
-  copy_short(to, folio_bytes, size);
-  asm volatile("" : : "r"(to) : "memory");
-}
 
 // Copies size bytes out of a folio that may be changing; `to` is private to the caller.
 inline void racy_copy_from_folio(void* to, const void* folio_bytes, std::size_t size) noexcept {

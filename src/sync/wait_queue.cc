@@ -1,3 +1,4 @@
+// Tickets and wake-ups; the fences that keep a wake-up from being lost.
 #include "sync/wait_queue.h"
 
 #include <ctime>
