@@ -11,6 +11,7 @@
 #include "cache/fill.h"
 #include "cache/invalidate.h"
 #include "cache/writeback.h"
+#include "device/fork_guard.h"
 
 namespace quire {
 namespace {
@@ -20,6 +21,14 @@ constexpr std::size_t kMaxIdleFiles = 256;
 std::uint64_t next_inode_id() {
   static Atomic<std::uint64_t> last;
   return last.fetch_add(1, memory_order_relaxed) + 1;
+}
+
+void set_flags(FileImpl& file, int open_flags) {
+  file.readable = (open_flags & O_ACCMODE) != O_WRONLY;
+  file.writable = (open_flags & O_ACCMODE) != O_RDONLY;
+  file.append = (open_flags & O_APPEND) != 0;
+  file.full_sync = (open_flags & O_SYNC) == O_SYNC;
+  file.data_sync = (open_flags & O_DSYNC) != 0;
 }
 
 // All is written and flushed, and no flush is in flight (the flusher's, a reader's) that may yet fail and make folios
@@ -40,6 +49,11 @@ LockClass& CacheImpl::table_lock_class() {
 }
 
 Result<std::unique_ptr<CacheImpl>> CacheImpl::create(const CacheOptions& options) {
+  if (device_in_forked_child()) {
+    return fail_with(
+        ENOTRECOVERABLE,
+        "this process was forked from one that had used quire: exec a program, or fork before the first cache");
+  }
   std::unique_ptr<CacheImpl> impl(new (std::nothrow) CacheImpl(options));
   if (impl == nullptr) return fail(ENOMEM);
   PageCacheOptions cache_options;
@@ -124,11 +138,7 @@ Result<FileImpl*> CacheImpl::open(const char* path, int flags, mode_t mode) {
   auto files = open_host_path(path, flags, mode);
   QUIRE_TRY(files);
   auto wanted = std::make_unique<FileImpl>();
-  wanted->readable = (flags & O_ACCMODE) != O_WRONLY;
-  wanted->writable = (flags & O_ACCMODE) != O_RDONLY;
-  wanted->append = (flags & O_APPEND) != 0;
-  wanted->full_sync = (flags & O_SYNC) == O_SYNC;
-  wanted->data_sync = (flags & O_DSYNC) != 0;
+  set_flags(*wanted, flags);
   wanted->may_be_new = wanted->writable && (flags & O_CREAT) != 0;
   wanted->path = path;
   auto file = open_files(files.take(), std::move(wanted));
@@ -146,8 +156,10 @@ Result<FileImpl*> CacheImpl::open(const char* path, int flags, mode_t mode) {
 Result<FileImpl*> CacheImpl::open_fd(int fd) {
   QUIRE_TRY(check_not_forked(cache_));
   auto wanted = std::make_unique<FileImpl>();
-  auto files = open_host_fd(fd, &wanted->readable, &wanted->writable, &wanted->append);
+  int flags = 0;
+  auto files = open_host_fd(fd, &flags);
   QUIRE_TRY(files);
+  set_flags(*wanted, flags);
   wanted->path = "descriptor " + std::to_string(fd);
   return open_files(files.take(), std::move(wanted));
 }
@@ -175,6 +187,7 @@ Status CacheImpl::close(FileImpl* file) {
     // The last writer writes back before it gives up the lock; outside the table's lock, which others need meanwhile.
     const Status synced = inode_sync(inode.inode);
     if (!synced.ok()) {
+      static_cast<void>(check_error(mapping, file->error_seen));  // this handle is told just now
       MutexLock lock(table_mutex_);
       if (!file->close_failed) {
         file->close_failed = true;

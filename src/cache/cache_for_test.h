@@ -85,9 +85,7 @@ struct TestCache {
 // A mapping without a file's locks over it: what the tests of single steps work on.
 struct TestMapping {
   TestMapping(PageCache& cache, Backing& backing, std::uint64_t id = 1) : mapping(cache, backing, id, backing.size()) {}
-  ~TestMapping() {
-    drop_cached();
-  }
+  ~TestMapping() { drop_cached(); }
   void drop_cached() {
     drain_ahead(mapping);
     RangeGuard remove(mapping.invalidate);

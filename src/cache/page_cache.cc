@@ -56,7 +56,7 @@ Status PageCache::create(const PageCacheOptions& options) {
 }
 
 std::uint64_t PageCache::max_operation_bytes() const {
-  return std::min<std::uint64_t>(kMaxOperation, round_down(std::uint64_t{frames()} * kPageSize / 4, kPageSize));
+  return std::min<std::uint64_t>(kMaxOperation, memory_ / 4);  // of the memory as given: callers count on it
 }
 
 std::int64_t PageCache::metadata_bytes() const {

@@ -24,7 +24,7 @@ Result<std::size_t> vectors_length(std::span<const iovec> vectors) {
 Status check_not_forked(const PageCache& cache) {
   if (!cache.forked.load(memory_order_relaxed)) return {};
   return fail_with(ENOTRECOVERABLE,
-                   "this process is a fork of the one that made the cache: make a cache of its own in the child");
+                   "this process is a fork of the one that made the cache: a child may only exec or exit");
 }
 
 namespace {

@@ -21,10 +21,20 @@ std::unique_ptr<FileDevice> HostBacking::make_device(const HostDescriptors& file
 
 Status HostBacking::attach(HostDescriptors files, bool writable) {
   QUIRE_TRY(lock_host_read(files.buffered));
-  if (writable) QUIRE_TRY(lock_host_write(files.buffered, files.buffered));
-  const auto properties = host_properties(files.buffered);  // under the lock: the size is ours to know
-  QUIRE_TRY(properties);
-  properties_ = properties.value();
+  Status ready;
+  if (writable) ready = lock_host_write(files.buffered, files.buffered);
+  if (ready.ok()) {
+    const auto properties = host_properties(files.buffered);  // under the lock: the size is ours to know
+    if (properties.ok()) properties_ = properties.value();
+    ready = properties.ok() ? Status{} : Status::error(properties.errnum());
+  }
+  if (ready.ok() && writable) ready = claim(files.buffered);
+  if (!ready.ok()) {
+    // A child forked just now may have a copy of the description: closing ours would leave the locks with it.
+    unlock_host_read(files.buffered);
+    if (writable) unlock_host_write(files.buffered);
+    return ready;
+  }
   if (options_.use_direct && properties_.direct_allowed) open_direct(files, writable);
   if (files.direct < 0) IoStats::add(options_.stats->direct_fallbacks);
   reading_ = std::move(files);
@@ -40,10 +50,17 @@ Status HostBacking::allow_writing(HostDescriptors files) {
   if (writing_now_) return {};
   if (reading_can_write_ || writing_.open()) {  // an earlier writer's descriptors are still here
     QUIRE_TRY(lock_host_write(current_fd(), reading_.buffered));
-    writing_now_ = true;
-    return {};
+    const Status claimed = claim(current_fd());
+    if (!claimed.ok()) unlock_host_write(current_fd());
+    writing_now_ = claimed.ok();
+    return claimed;
   }
   QUIRE_TRY(lock_host_write(files.buffered, reading_.buffered));
+  const Status claimed = claim(files.buffered);
+  if (!claimed.ok()) {
+    unlock_host_write(files.buffered);
+    return claimed;
+  }
   if (options_.use_direct && properties_.direct_allowed) open_direct(files, true);
   writing_ = std::move(files);
   writing_device_ = make_device(writing_);
@@ -53,23 +70,41 @@ Status HostBacking::allow_writing(HostDescriptors files) {
   return {};
 }
 
+Status HostBacking::claim(int fd) {
+  if (!properties_.block_device || claim_fd_ >= 0) return {};
+  const auto claimed = claim_block_device(fd);
+  QUIRE_TRY(claimed);
+  claim_fd_ = claimed.value();
+  return {};
+}
+
+void HostBacking::release_claim() {
+  if (claim_fd_ >= 0) ::close(claim_fd_);
+  claim_fd_ = -1;
+}
+
 void HostBacking::stop_writing() {
   if (!writing_now_) return;
+  release_claim();
   unlock_host_write(current_fd());
   writing_now_ = false;
 }
 
 void HostBacking::detach() {
+  // Unlocked by name: a forked child may hold copies of the descriptions for a while yet.
+  if (writing_now_) stop_writing();
+  if (reading_.open()) unlock_host_read(reading_.buffered);
   device_.store(nullptr, memory_order_release);
   current_fd_.store(-1, memory_order_release);
   writing_device_.reset();
   reading_device_.reset();
-  writing_.close();  // and with the descriptions their locks
+  writing_.close();
   reading_.close();
   reading_can_write_ = writing_now_ = false;
 }
 
 void HostBacking::close_in_child() {
+  release_claim();
   writing_.close();
   reading_.close();
 }

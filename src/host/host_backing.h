@@ -62,9 +62,13 @@ class HostBacking final : public Backing {
 
   const HostOptions options_;
   HostProperties properties_;
+  Status claim(int fd);  // of a block device, before it is written to
+  void release_claim();
+
   HostDescriptors reading_, writing_;  // writing_: only if reading_ was not opened for writing
   bool reading_can_write_ = false;
   bool writing_now_ = false;
+  int claim_fd_ = -1;
   std::unique_ptr<FileDevice> reading_device_, writing_device_;
   Atomic<FileDevice*> device_;
   Atomic<int> current_fd_{-1};  // writing_'s, else reading_'s

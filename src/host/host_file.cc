@@ -133,17 +133,11 @@ Result<HostDescriptors> open_host_path(const char* path, int flags, mode_t mode)
   if (exists) QUIRE_TRY(check_type(st.st_mode));  // before open, which has effects on FIFOs and devices
   const bool writable = (flags & kAccessFlags) != O_RDONLY;
   int host_flags = (flags & kPassedOn) | O_CLOEXEC | O_NONBLOCK | (writable ? O_RDWR : O_RDONLY);
-  if (exists && S_ISBLK(st.st_mode)) {
-    host_flags &= ~(O_CREAT | O_EXCL);
-    if (writable) host_flags |= O_EXCL;  // refused by the kernel while it is mounted or otherwise in use
-  }
+  if (exists && S_ISBLK(st.st_mode)) host_flags &= ~(O_CREAT | O_EXCL);
   HostDescriptors files;
   files.buffered = open(path, host_flags, mode);
   if (files.buffered < 0) {
     const int errnum = errno;
-    if (errnum == EBUSY && exists && S_ISBLK(st.st_mode)) {
-      return fail_with(EBUSY, "the block device is mounted or otherwise in use: unmount it before writing to it");
-    }
     if (errnum == EACCES && (flags & kAccessFlags) == O_WRONLY && exists) {
       return fail_with(EACCES, "permission denied (quire writes whole pages, so it needs permission to read, too)");
     }
@@ -154,22 +148,18 @@ Result<HostDescriptors> open_host_path(const char* path, int flags, mode_t mode)
   return Result<HostDescriptors>(std::move(files));
 }
 
-Result<HostDescriptors> open_host_fd(int fd, bool* readable, bool* writable, bool* append) {
+Result<HostDescriptors> open_host_fd(int fd, int* open_flags) {
   const int flags = fcntl(fd, F_GETFL);
   if (flags < 0) return fail_with(errno, "descriptor %d is not open", fd);
   if ((flags & O_PATH) != 0) return fail_with(EBADF, "descriptor %d was opened with O_PATH", fd);
   struct stat st;
   if (fstat(fd, &st) != 0) return fail_with(errno, "fstat: %m");
   QUIRE_TRY(check_type(st.st_mode));
-  const int access = flags & kAccessFlags;
-  *readable = access != O_WRONLY;
-  *writable = access != O_RDONLY;
-  *append = (flags & O_APPEND) != 0;
+  *open_flags = flags;
   // A description of its own, so that locks and flags are quire's; a plain duplicate would share the caller's.
   char path[32];
   std::snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-  int host_flags = O_CLOEXEC | O_NONBLOCK | (*writable ? O_RDWR : O_RDONLY);
-  if (S_ISBLK(st.st_mode) && *writable) host_flags |= O_EXCL;
+  const int host_flags = O_CLOEXEC | O_NONBLOCK | ((flags & kAccessFlags) != O_RDONLY ? O_RDWR : O_RDONLY);
   HostDescriptors files;
   files.buffered = open(path, host_flags);
   if (files.buffered < 0) {
@@ -177,6 +167,18 @@ Result<HostDescriptors> open_host_fd(int fd, bool* readable, bool* writable, boo
     return fail_with(errnum, "descriptor %d cannot be opened anew: %s", fd, std::strerror(errnum));
   }
   return Result<HostDescriptors>(std::move(files));
+}
+
+Result<int> claim_block_device(int fd) {
+  char path[32];
+  std::snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+  const int claim = open(path, O_CLOEXEC | O_NONBLOCK | O_RDWR | O_EXCL);
+  if (claim >= 0) return claim;
+  const int errnum = errno;
+  if (errnum == EBUSY) {
+    return fail_with(EBUSY, "the block device is mounted or otherwise in use: unmount it before writing to it");
+  }
+  return fail_with(errnum, "the block device cannot be claimed for writing: %s", std::strerror(errnum));
 }
 
 void open_direct(HostDescriptors& files, bool writable) {

@@ -51,10 +51,12 @@ struct HostProperties {
 };
 
 // Opens path; flags as open(2), of which O_TRUNC, O_APPEND, O_SYNC and O_DSYNC are left out, and a write-only file is
-// opened for reading, too. Only regular files and block devices; a block device that is mounted is refused for writing.
+// opened for reading, too. Only regular files and block devices.
 Result<HostDescriptors> open_host_path(const char* path, int flags, mode_t mode);
-// The file behind a descriptor of the caller's, opened anew with the access mode that it has.
-Result<HostDescriptors> open_host_fd(int fd, bool* readable, bool* writable, bool* append);
+// The file behind a descriptor of the caller's, opened anew with the access mode that it has; its flags as F_GETFL.
+Result<HostDescriptors> open_host_fd(int fd, int* open_flags);
+// A descriptor that keeps mounts and other exclusive users away. EBUSY: the device is mounted or otherwise in use.
+Result<int> claim_block_device(int fd);
 Result<HostProperties> host_properties(int fd);
 // Opens the direct twin of files.buffered; without one everything goes through the host's cache.
 void open_direct(HostDescriptors& files, bool writable);

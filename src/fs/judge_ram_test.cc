@@ -1,0 +1,117 @@
+// The judge of linearizability over files in memory, with a cache so small that everything is filled, evicted and
+// written back all the time, and one large enough for the gate.
+#include <gtest/gtest.h>
+
+#include "fs/file_for_test.h"
+#include "ram/ram_disk_for_test.h"
+#include "testing/judge.h"
+
+namespace quire {
+namespace {
+
+using namespace testing_support;
+
+class RamSystem final : public judge::System {
+ public:
+  RamSystem(unsigned block_size, std::uint32_t frames) : disk_(block_size), cache_(std::make_unique<TestCache>(frames)) {}
+
+  std::string_view name() const override { return "quire on ram"; }
+  RamDisk& disk() { return disk_; }
+  std::uint64_t sum(Counter counter) const { return counters_[static_cast<std::size_t>(counter)]; }
+
+  int create(int count) override {
+    for (int i = 0; i < count; ++i) files_.push_back(std::make_unique<TestFile>(cache_->cache, disk_.make_file()));
+    return 0;
+  }
+  ssize_t read(int file, void* buffer, size_t count, uint64_t offset) override {
+    return at(file).read(buffer, count, offset);
+  }
+  ssize_t write(int file, const void* buffer, size_t count, uint64_t offset) override {
+    return at(file).write(buffer, count, offset);
+  }
+  ssize_t append(int file, const void* buffer, size_t count) override {
+    return at(file).write(buffer, count, 0, kIoAppend);
+  }
+  int truncate(int file, uint64_t size) override { return -at(file).truncate(size); }
+
+  int finish() override {
+    disk_.heal();
+    int status = 0;
+    for (auto& file : files_) {
+      if (const int errnum = file->sync(); errnum != 0) status = -errnum;
+      backings_.push_back(file->close());
+    }
+    files_.clear();
+    for (std::size_t i = 0; i < counters_.size(); ++i) counters_[i] = cache_->sum(static_cast<Counter>(i));
+    cache_ = std::make_unique<TestCache>();
+    return status;
+  }
+  int reread(int number, std::vector<unsigned char>* content) override {
+    TestFile file(cache_->cache, std::move(backings_[static_cast<std::size_t>(number)]));
+    content->resize(file.size());
+    const ssize_t got = file.read(content->data(), content->size(), 0);
+    return got == static_cast<ssize_t>(content->size()) ? 0 : -EIO;
+  }
+  bool keeps_tail() const override { return true; }
+
+ private:
+  TestFile& at(int file) { return *files_[static_cast<std::size_t>(file)]; }
+
+  RamDisk disk_;
+  std::unique_ptr<TestCache> cache_;
+  std::vector<std::unique_ptr<TestFile>> files_;
+  std::vector<std::unique_ptr<Backing>> backings_;
+  std::array<std::uint64_t, static_cast<std::size_t>(Counter::count)> counters_{};
+};
+
+judge::JudgeReport run(RamSystem& system, std::uint64_t max_operation, std::uint64_t seed, std::uint64_t file_size) {
+  judge::JudgeOptions options;
+  options.seconds = 2;
+  options.seed = seed;
+  options.files = 2;
+  options.file_size = file_size;
+  options.max_operation = max_operation;
+  options.stop_at_first = true;
+  return judge::judge(system, options);
+}
+
+void expect_innocent(const judge::JudgeReport& report) {
+  EXPECT_EQ(report.torn, 0U);
+  EXPECT_EQ(report.foreign, 0U);
+  EXPECT_EQ(report.lost, 0U);
+  EXPECT_TRUE(report.ok()) << report.witness << (report.errors.empty() ? "" : report.errors[0]);
+  EXPECT_GT(report.windows, 20U);
+  for (const auto kind : {judge::OpKind::kRead, judge::OpKind::kWrite, judge::OpKind::kAppend, judge::OpKind::kTruncate}) {
+    EXPECT_GT(report.ops[static_cast<std::size_t>(kind)], 0U) << judge::op_name(kind);
+  }
+}
+
+TEST(JudgedOnRam, R1_SmallestCache) {
+  for (const unsigned block_size : {512U, 4096U}) {
+    RamSystem system(block_size, PageCache::kMinFrames);
+    expect_innocent(run(system, 64 * 1024, block_size, 1 << 20));
+    EXPECT_GT(system.sum(Counter::evictions), 100U);
+    EXPECT_GT(system.sum(Counter::writeback_folios), 100U);
+    EXPECT_GT(system.sum(Counter::writes_few), 0U);
+  }
+}
+
+// Operations of more folios than are changed together.
+TEST(JudgedOnRam, R1_UnderTheGate) {
+  RamSystem system(1024, 300);
+  expect_innocent(run(system, 300 * 1024, 3, 2 << 20));
+  EXPECT_GT(system.sum(Counter::writes_gate), 0U);
+  EXPECT_GT(system.sum(Counter::evictions), 100U);
+}
+
+// Slow, reordering and splitting devices: fills and writeback last.
+TEST(JudgedOnRam, R1_SlowDevice) {
+  RamSystem system(512, PageCache::kMinFrames);
+  system.disk().device.set_plan({.rules = {{.kind = FaultKind::delay, .one_in = 8, .delay_ns = 50'000},
+                                           {.kind = FaultKind::split, .one_in = 3}},
+                                 .reorder = true});
+  expect_innocent(run(system, 64 * 1024, 4, 1 << 20));
+}
+
+}  // namespace
+}  // namespace quire
