@@ -8,7 +8,7 @@
 
 #include "api/cache_impl.h"
 #include "base/error.h"
-#include "cache/buffered_read.h"
+#include "cache/read_hit.h"
 #include "quire/quire.h"
 
 using quire::CacheImpl;
@@ -164,8 +164,8 @@ ssize_t quire_pread(quire_file* file, void* buffer, size_t count, off_t offset) 
     quire::Mapping& mapping = f.inode->mapping;
     char* to = static_cast<char*>(buffer);
     const std::uint64_t at = static_cast<std::uint64_t>(offset);
-    const ssize_t n = count <= quire::kBounceBytes ? quire::read_fast_short(mapping, to, count, at)
-                                                   : quire::read_fast(mapping, to, count, at);
+    const ssize_t n = count <= quire::kRegisterBytes ? quire::read_hit(mapping, to, count, at)
+                                                     : quire::read_fast(mapping, to, count, at);
     if (__builtin_expect(n >= 0, 1)) {
       mapping.cache.stats.count_hit(count);
       return n;

@@ -1,41 +1,15 @@
 // The fast path of reads (see buffered_read.h) and the copying half of the slow one.
-#include "cache/buffered_read.h"
-
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 
 #include "base/error.h"
+#include "cache/read_hit.h"
 #include "sync/rcu.h"
 
 namespace quire {
-namespace {
 
-constexpr std::size_t kRcuBytes = 16 * 1024;  // copied in one read section, so that grace periods stay short
-
-struct FoundFolio {
-  const Folio* folio;
-  std::uint64_t sequence;
-};
-
-// Looks a page up and checks that it may be copied from. Null: why_not() says why. Inside RCU.
-[[gnu::always_inline]] inline const Folio* find_for_copy(Mapping& mapping, std::uint64_t page,
-                                                         std::uint64_t* sequence) {
-  Folio* folio = folio_of(mapping.pages.load(page));
-  if (__builtin_expect(folio == nullptr, 0)) return nullptr;
-  *sequence = folio->sequence.read_begin();
-  if (__builtin_expect(Sequence::is_odd(*sequence), 0)) return nullptr;        // being filled, written or removed
-  if (__builtin_expect(!folio_is(*folio, &mapping, page), 0)) return nullptr;  // recycled between lookup and load
-  const std::uint32_t flags = folio->flags.load(memory_order_relaxed);
-  if (__builtin_expect((flags & (kReadahead | kReferenced)) != kReferenced, 0)) {
-    if ((flags & kReadahead) != 0) return nullptr;  // its first reader starts the next window
-    folio->flags.fetch_or(kReferenced, memory_order_relaxed);
-  }
-  return folio;
-}
-
-// For the counters only: looks again, so it may name another reason than the one that struck.
-[[gnu::cold, gnu::noinline]] ssize_t slow_at(Mapping& mapping, std::uint64_t page) {
+ssize_t read_left_at(Mapping& mapping, std::uint64_t page) {
   RcuReadLock rcu;
   const Folio* folio = folio_of(mapping.pages.load(page));
   Counter why = Counter::miss_identity;
@@ -50,18 +24,25 @@ struct FoundFolio {
   return kSlow;
 }
 
-[[gnu::cold, gnu::noinline]] ssize_t slow(Mapping& mapping, Counter why) {
+ssize_t read_left(Mapping& mapping, Counter why) {
   mapping.cache.stats.count(why);
   return kSlow;
 }
 
-// Where `offset` lies. For a folio of one page this does not wait for the descriptor to be loaded.
-[[gnu::always_inline]] inline const char* page_bytes(const Mapping& mapping, const Folio* folio, std::uint64_t offset) {
-  const std::size_t inside = __builtin_expect(folio->order.load(memory_order_relaxed) == 0, 1)
-                                 ? offset & (kPageSize - 1)
-                                 : offset - (folio->index.load(memory_order_relaxed) << kPageShift);
-  return frame_bytes(mapping, folio) + inside;
+ssize_t read_past_end(Mapping& mapping, std::uint64_t gate, std::uint64_t size) {
+  validate_fence();
+  if (mapping.gate.unchanged(gate) && mapping.size.load(memory_order_relaxed) == size) return 0;
+  return read_left(mapping, Counter::miss_changed);
 }
+
+namespace {
+
+constexpr std::size_t kRcuBytes = 16 * 1024;  // copied in one read section, so that grace periods stay short
+
+struct FoundFolio {
+  const Folio* folio;
+  std::uint64_t sequence;
+};
 
 // More than 1 KiB inside one page, copied straight out.
 [[gnu::always_inline]] inline ssize_t read_fast_page(Mapping& mapping, char* to, std::size_t n, std::uint64_t offset,
@@ -71,14 +52,14 @@ struct FoundFolio {
   const Folio* folio = find_for_copy(mapping, offset >> kPageShift, &sequence);
   if (__builtin_expect(folio == nullptr, 0)) {
     rcu_read_unlock();
-    return slow_at(mapping, offset >> kPageShift);
+    return read_left_at(mapping, offset >> kPageShift);
   }
   racy_copy_from_folio(to, page_bytes(mapping, folio, offset), n);
   validate_fence();
   bool same = folio->sequence.unchanged(sequence) && mapping.gate.unchanged(gate);
   if (__builtin_expect(reaches_end, 0)) same = same && mapping.size.load(memory_order_relaxed) == size;
   rcu_read_unlock();
-  if (__builtin_expect(!same, 0)) return slow(mapping, Counter::miss_changed);
+  if (__builtin_expect(!same, 0)) return read_left(mapping, Counter::miss_changed);
   return static_cast<ssize_t>(n);
 }
 
@@ -95,8 +76,8 @@ struct FoundFolio {
       const std::uint64_t at = offset + copied;
       std::uint64_t sequence;
       const Folio* folio = find_for_copy(mapping, at >> kPageShift, &sequence);
-      if (folio == nullptr) return slow_at(mapping, at >> kPageShift);
-      if (folios == kFastFolios) return slow(mapping, Counter::miss_too_long);
+      if (folio == nullptr) return read_left_at(mapping, at >> kPageShift);
+      if (folios == kFastFolios) return read_left(mapping, Counter::miss_too_long);
       const std::uint64_t inside = at - (folio->index.load(memory_order_relaxed) << kPageShift);
       const std::size_t part = std::min<std::size_t>(n - copied, folio->size_bytes() - inside);
       found[folios++] = FoundFolio{folio, sequence};
@@ -107,18 +88,11 @@ struct FoundFolio {
   validate_fence();
   for (std::size_t i = 0; i < folios; ++i) {
     // Descriptors are type-stable and sequences never repeat: comparing outside RCU is sound.
-    if (!found[i].folio->sequence.unchanged(found[i].sequence)) return slow(mapping, Counter::miss_changed);
+    if (!found[i].folio->sequence.unchanged(found[i].sequence)) return read_left(mapping, Counter::miss_changed);
   }
-  if (!mapping.gate.unchanged(gate)) return slow(mapping, Counter::miss_changed);
-  if (reaches_end && mapping.size.load(memory_order_relaxed) != size) return slow(mapping, Counter::miss_changed);
+  if (!mapping.gate.unchanged(gate)) return read_left(mapping, Counter::miss_changed);
+  if (reaches_end && mapping.size.load(memory_order_relaxed) != size) return read_left(mapping, Counter::miss_changed);
   return static_cast<ssize_t>(n);
-}
-
-// A read that starts at or past the end: nothing to copy.
-[[gnu::cold, gnu::noinline]] ssize_t read_past_end(Mapping& mapping, std::uint64_t gate, std::uint64_t size) {
-  validate_fence();
-  if (mapping.gate.unchanged(gate) && mapping.size.load(memory_order_relaxed) == size) return 0;
-  return slow(mapping, Counter::miss_changed);
 }
 
 // At most 1 KiB over two folios, through the stack.
@@ -129,18 +103,18 @@ struct FoundFolio {
   {
     RcuReadLock rcu;
     const Folio* folio = find_for_copy(mapping, offset >> kPageShift, &sequence);
-    if (folio == nullptr) return slow_at(mapping, offset >> kPageShift);
+    if (folio == nullptr) return read_left_at(mapping, offset >> kPageShift);
     const std::uint64_t inside = offset - (folio->index.load(memory_order_relaxed) << kPageShift);
     const std::size_t here = std::min(n, folio->size_bytes() - inside);
     const std::uint64_t next_page = (offset + n - 1) >> kPageShift;
     const Folio* next = find_for_copy(mapping, next_page, &sequence_next);  // may be the same large folio
-    if (next == nullptr) return slow_at(mapping, next_page);
+    if (next == nullptr) return read_left_at(mapping, next_page);
     racy_copy_from_folio(bounce, folio->bytes() + inside, here);
     racy_copy_from_folio(bounce + here, next->bytes(), n - here);
     validate_fence();
     if (!folio->sequence.unchanged(sequence) || !next->sequence.unchanged(sequence_next) ||
         !mapping.gate.unchanged(gate) || (reaches_end && mapping.size.load(memory_order_relaxed) != size)) {
-      return slow(mapping, Counter::miss_changed);
+      return read_left(mapping, Counter::miss_changed);
     }
   }
   std::memcpy(to, bounce, n);
@@ -148,55 +122,40 @@ struct FoundFolio {
 }
 
 // n <= kBounceBytes bytes, already clipped to `size`, through the stack.
-[[gnu::always_inline]] inline ssize_t read_bounced(Mapping& mapping, char* to, std::size_t n, std::uint64_t offset,
-                                                   std::uint64_t gate, std::uint64_t size, bool reaches_end) {
-  if (__builtin_expect((offset & (kPageSize - 1)) + n > kPageSize, 0)) {
+ssize_t read_bounced(Mapping& mapping, char* to, std::size_t n, std::uint64_t offset, std::uint64_t gate,
+                     std::uint64_t size, bool reaches_end) {
+  if ((offset & (kPageSize - 1)) + n > kPageSize) {
     return read_fast_across(mapping, to, n, offset, gate, size, reaches_end);
   }
   alignas(64) char bounce[kBounceBytes];  // no store that is loaded again may cross a line
-  std::uint64_t sequence;
-  rcu_read_lock();
-  const Folio* folio = find_for_copy(mapping, offset >> kPageShift, &sequence);
-  if (__builtin_expect(folio == nullptr, 0)) {
-    rcu_read_unlock();
-    return slow_at(mapping, offset >> kPageShift);
+  {
+    std::uint64_t sequence;
+    RcuReadLock rcu;
+    const Folio* folio = find_for_copy(mapping, offset >> kPageShift, &sequence);
+    if (folio == nullptr) return read_left_at(mapping, offset >> kPageShift);
+    racy_copy_from_folio(bounce, page_bytes(mapping, folio, offset), n);
+    validate_fence();
+    if (!folio->sequence.unchanged(sequence) || !mapping.gate.unchanged(gate) ||
+        (reaches_end && mapping.size.load(memory_order_relaxed) != size)) {
+      return read_left(mapping, Counter::miss_changed);
+    }
   }
-  racy_copy_from_folio(bounce, page_bytes(mapping, folio, offset), n);
-  validate_fence();
-  bool same = folio->sequence.unchanged(sequence) && mapping.gate.unchanged(gate);
-  if (__builtin_expect(reaches_end, 0)) same = same && mapping.size.load(memory_order_relaxed) == size;
-  rcu_read_unlock();
-  if (__builtin_expect(!same, 0)) return slow(mapping, Counter::miss_changed);
   std::memcpy(to, bounce, n);
   return static_cast<ssize_t>(n);
 }
 
 }  // namespace
 
-ssize_t read_fast_short(Mapping& mapping, char* to, std::size_t count, std::uint64_t offset) {
-  std::uint64_t gate;
-  if (__builtin_expect(!mapping.gate.read_begin(offset, offset + count, &gate), 0)) {
-    return slow(mapping, Counter::miss_gate);
-  }
-  const std::uint64_t size = mapping.size.load(memory_order_acquire);
-  if (__builtin_expect(offset + count <= size, 1)) {
-    return read_bounced(mapping, to, count, offset, gate, size, false);
-  }
-  if (offset >= size) return read_past_end(mapping, gate, size);
-  return read_bounced(mapping, to, size - offset, offset, gate, size, true);
-}
-
 ssize_t read_fast(Mapping& mapping, char* to, std::size_t count, std::uint64_t offset) {
-  if (count <= kBounceBytes) return read_fast_short(mapping, to, count, offset);
   std::uint64_t gate;
   if (__builtin_expect(!mapping.gate.read_begin(offset, offset + count, &gate), 0)) {
-    return slow(mapping, Counter::miss_gate);
+    return read_left(mapping, Counter::miss_gate);
   }
   const std::uint64_t size = mapping.size.load(memory_order_acquire);
   const bool reaches_end = offset + count > size;
   if (offset >= size) return read_past_end(mapping, gate, size);
   const std::size_t n = std::min<std::uint64_t>(count, size - offset);
-  if (n > (kFastFolios - 1) * kPageSize) return slow(mapping, Counter::miss_too_long);
+  if (n > (kFastFolios - 1) * kPageSize) return read_left(mapping, Counter::miss_too_long);
   if (n <= kBounceBytes) return read_bounced(mapping, to, n, offset, gate, size, true);
   if ((offset & (kPageSize - 1)) + n <= kPageSize) {
     return read_fast_page(mapping, to, n, offset, gate, size, reaches_end);

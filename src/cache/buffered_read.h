@@ -33,8 +33,6 @@ inline constexpr ssize_t kSlow = -1;
 
 // The number of bytes read, or kSlow (counted by reason). No lock, no wait, no system call.
 ssize_t read_fast(Mapping& mapping, char* to, std::size_t count, std::uint64_t offset);
-// The same for 1 <= count <= kBounceBytes.
-ssize_t read_fast_short(Mapping& mapping, char* to, std::size_t count, std::uint64_t offset);
 
 // The range lock is held (shared or stronger) over [offset, offset + count), which lies before the end of the file:
 // what is resident is copied, the rest filled piece by piece. Returns what was copied, or the error of the first piece.

@@ -41,6 +41,19 @@ static_assert(sizeof(kNames) / sizeof(kNames[0]) == static_cast<std::size_t>(Cou
 
 }  // namespace
 
+constinit thread_local Stats::Current Stats::current{};
+
+std::uint64_t Stats::next_id() noexcept {
+  static constinit Atomic<std::uint64_t> last;
+  return last.fetch_add(1, memory_order_relaxed) + 1;
+}
+
+void Stats::count_hit_slow(std::uint64_t size) noexcept {
+  Block& mine = block();
+  if (!thread_slot_is_shared(thread_slot()) && &mine != &fallback_) current = Current{id_, &mine};
+  add(mine.fast_reads[static_cast<std::size_t>(bucket(size))], 1);
+}
+
 Stats::~Stats() {
   for (auto& slot : blocks_) delete slot.load(memory_order_relaxed);
 }

@@ -7,7 +7,6 @@
 #include <span>
 
 #include "base/error.h"
-#include "sync/rcu.h"
 
 namespace quire {
 namespace {
@@ -173,7 +172,7 @@ void wait_for_writeback(Mapping& mapping, Folio& folio) {
 
 // The first page at or after *page in dirty state (or in writeback, if those count too).
 bool next_candidate(Mapping& mapping, std::uint64_t* page, std::uint64_t last_page, bool in_writeback_too) {
-  RcuReadLock rcu;
+  MutexLock lock(mapping.pages.mutex());  // both marks at one instant: a write that fails moves a page between them
   std::uint64_t dirty = *page;
   const bool found = !mapping.pages.find_marked(&dirty, last_page, kMarkDirty).empty();
   std::uint64_t writing = *page;
@@ -219,6 +218,7 @@ bool write_back_some(Mapping& mapping, std::uint64_t* page, std::uint64_t last_p
     if (busy != nullptr) {
       wait_for_writeback(mapping, *busy);
       mapping.cache.put_folio(*busy);
+      continue;  // *page is still its: the first page, perhaps, which is no wrap
     }
     if (*page == 0) return true;  // wrapped: the last page there is
   }
@@ -254,11 +254,12 @@ Status flush(Mapping& mapping, bool data_only) {
   if (!synced.ok()) {
     note_changed(mapping);
     mapping.cache.stats.count(Counter::flush_errors);
-    mapping.flush_failures.fetch_add(1, memory_order_release);
     mapping.failing.store(synced.errnum(), memory_order_release);
     record_error(mapping, synced.errnum());
   }
   end_flush(mapping, epoch, synced.ok());
+  // Last: who has seen the new count finds the folios dirty (sync_range).
+  if (!synced.ok()) mapping.flush_failures.fetch_add(1, memory_order_release);
   return synced;
 }
 

@@ -17,6 +17,8 @@
 // which validate throws away.
 #pragma once
 
+#include <emmintrin.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -82,6 +84,57 @@ inline void copy_in_pieces(void* to, const void* from, std::size_t size) noexcep
 }
 }  // namespace detail
 #endif
+
+// --- the short copy: registers between the folio and the caller's buffer ---
+
+inline constexpr std::size_t kRegisterBytes = 256;  // what the 16 vector registers of x86-64 hold
+
+#ifndef QUIRE_ATOMIC_COPY
+namespace detail {
+// size in [sizeof(Word) * kWords, 2 * sizeof(Word) * kWords]: as many words from the front as from the back.
+template <typename Word, int kWords, typename Valid>
+[[gnu::always_inline]] inline bool copy_through_registers(char* to, const char* from, std::size_t size, Valid valid) {
+  Word front[kWords], back[kWords];
+  const std::size_t at_back = size - sizeof(Word) * kWords;
+#pragma GCC unroll 8
+  for (int i = 0; i < kWords; ++i) __builtin_memcpy(&front[i], from + sizeof(Word) * i, sizeof(Word));
+#pragma GCC unroll 8
+  for (int i = 0; i < kWords; ++i) __builtin_memcpy(&back[i], from + at_back + sizeof(Word) * i, sizeof(Word));
+  if (!valid()) return false;  // begins with a compiler barrier: nothing above is loaded after it
+#pragma GCC unroll 8
+  for (int i = 0; i < kWords; ++i) __builtin_memcpy(to + sizeof(Word) * i, &front[i], sizeof(Word));
+#pragma GCC unroll 8
+  for (int i = 0; i < kWords; ++i) __builtin_memcpy(to + at_back + sizeof(Word) * i, &back[i], sizeof(Word));
+  return true;
+}
+}  // namespace detail
+#endif
+
+// Copies 1 to kRegisterBytes bytes out of a folio that may be changing, if `valid` says, once all are loaded, that they
+// are; otherwise `to` is as it was. valid() begins with validate_fence().
+template <typename Valid>
+[[gnu::always_inline]] inline bool copy_short_if_valid(void* to, const void* folio_bytes, std::size_t size,
+                                                       Valid valid) {
+#ifdef QUIRE_ATOMIC_COPY
+  char bounce[kRegisterBytes];
+  detail::atomic_load_bytes(bounce, folio_bytes, size);
+  if (!valid()) return false;
+  std::memcpy(to, bounce, size);
+  return true;
+#else
+  asm volatile("" : "+r"(folio_bytes), "+r"(size) : : "memory");
+  auto* out = static_cast<char*>(to);
+  const auto* in = static_cast<const char*>(folio_bytes);
+  if (size >= 128) return detail::copy_through_registers<__m128i, 8>(out, in, size, valid);
+  if (size >= 64) return detail::copy_through_registers<__m128i, 4>(out, in, size, valid);
+  if (size >= 32) return detail::copy_through_registers<__m128i, 2>(out, in, size, valid);
+  if (size >= 16) return detail::copy_through_registers<__m128i, 1>(out, in, size, valid);
+  if (size >= 8) return detail::copy_through_registers<std::uint64_t, 1>(out, in, size, valid);
+  if (size >= 4) return detail::copy_through_registers<std::uint32_t, 1>(out, in, size, valid);
+  if (size >= 2) return detail::copy_through_registers<std::uint16_t, 1>(out, in, size, valid);
+  return detail::copy_through_registers<std::uint8_t, 1>(out, in, size, valid);
+#endif
+}
 
 // Copies size bytes out of a folio that may be changing; `to` is private to the caller.
 inline void racy_copy_from_folio(void* to, const void* folio_bytes, std::size_t size) noexcept {
