@@ -158,7 +158,8 @@ TEST(BufferedRead, R1_SeveralBuffers) {
   const auto end = std::chrono::steady_clock::now() + kRun;
   while (std::chrono::steady_clock::now() < end) {
     std::vector<char> bytes(8000);
-    const iovec parts[] = {{bytes.data(), 104}, {bytes.data() + 104, 0}, {bytes.data() + 104, 5000}, {bytes.data() + 5104, 2896}};
+    const iovec parts[] = {
+        {bytes.data(), 104}, {bytes.data() + 104, 0}, {bytes.data() + 104, 5000}, {bytes.data() + 5104, 2896}};
     const unsigned from = progress.ended;
     const auto got = file_read(ground.file.handle(), parts, 4000, 0);
     ASSERT_TRUE(got.ok());
@@ -248,7 +249,8 @@ void truncate_beside_reader(Ground& ground, std::uint64_t low, std::uint64_t hig
     const auto got = static_cast<std::size_t>(n);
     EXPECT_TRUE(got == whole || got == low - read_from) << n;
     if (want <= kBounceBytes) {
-      for (std::size_t i = got; i < want; ++i) EXPECT_EQ(bytes[i], kUntouched) << "byte " << i << " past the count " << n;
+      for (std::size_t i = got; i < want; ++i)
+        EXPECT_EQ(bytes[i], kUntouched) << "byte " << i << " past the count " << n;
     }
     bytes.resize(got);
     std::vector<char> tail(bytes.begin() + static_cast<std::ptrdiff_t>(low - read_from), bytes.end());

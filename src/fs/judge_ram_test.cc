@@ -13,7 +13,8 @@ using namespace testing_support;
 
 class RamSystem final : public judge::System {
  public:
-  RamSystem(unsigned block_size, std::uint32_t frames) : disk_(block_size), cache_(std::make_unique<TestCache>(frames)) {}
+  RamSystem(unsigned block_size, std::uint32_t frames)
+      : disk_(block_size), cache_(std::make_unique<TestCache>(frames)) {}
 
   std::string_view name() const override { return "quire on ram"; }
   RamDisk& disk() { return disk_; }
@@ -81,7 +82,8 @@ void expect_innocent(const judge::JudgeReport& report) {
   EXPECT_EQ(report.lost, 0U);
   EXPECT_TRUE(report.ok()) << report.witness << (report.errors.empty() ? "" : report.errors[0]);
   EXPECT_GT(report.windows, 20U);
-  for (const auto kind : {judge::OpKind::kRead, judge::OpKind::kWrite, judge::OpKind::kAppend, judge::OpKind::kTruncate}) {
+  for (const auto kind :
+       {judge::OpKind::kRead, judge::OpKind::kWrite, judge::OpKind::kAppend, judge::OpKind::kTruncate}) {
     EXPECT_GT(report.ops[static_cast<std::size_t>(kind)], 0U) << judge::op_name(kind);
   }
 }
@@ -107,9 +109,9 @@ TEST(JudgedOnRam, R1_UnderTheGate) {
 // Slow, reordering and splitting devices: fills and writeback last.
 TEST(JudgedOnRam, R1_SlowDevice) {
   RamSystem system(512, PageCache::kMinFrames);
-  system.disk().device.set_plan({.rules = {{.kind = FaultKind::delay, .one_in = 8, .delay_ns = 50'000},
-                                           {.kind = FaultKind::split, .one_in = 3}},
-                                 .reorder = true});
+  system.disk().device.set_plan(
+      {.rules = {{.kind = FaultKind::delay, .one_in = 8, .delay_ns = 50'000}, {.kind = FaultKind::split, .one_in = 3}},
+       .reorder = true});
   expect_innocent(run(system, 64 * 1024, 4, 1 << 20));
 }
 

@@ -55,9 +55,11 @@ TEST(MemoryPressure, ManyLargeReadersBesideWritersOfOneFile) {
   TestCache test;
   TestFile file(test.cache, disk.make_file());
   constexpr std::uint64_t kSize = 16 * kLarge;
-  for (std::uint64_t at = 0; at < kSize; at += kLarge) ASSERT_EQ(file.write(words(kLarge, 7, 1, at), at), ssize_t{kLarge});
+  for (std::uint64_t at = 0; at < kSize; at += kLarge)
+    ASSERT_EQ(file.write(words(kLarge, 7, 1, at), at), ssize_t{kLarge});
   ASSERT_EQ(file.sync(), 0);
-  disk.device.set_plan({.rules = {{.kind = FaultKind::delay, .writes = false, .one_in = 2, .delay_ns = 100 * kMicrosecond}}});
+  disk.device.set_plan(
+      {.rules = {{.kind = FaultKind::delay, .writes = false, .one_in = 2, .delay_ns = 100 * kMicrosecond}}});
   run_threads(28, [&](int thread) {
     Random random(static_cast<std::uint64_t>(thread) + 1);
     for (unsigned round = 0; round < 40; ++round) {
@@ -80,7 +82,8 @@ TEST(MemoryPressure, ReadersWaitingForTheirRangeHoldNoFrames) {
   TestCache test;
   TestFile file(test.cache, disk.make_file());
   constexpr std::uint64_t kSize = 8 * kLarge;
-  for (std::uint64_t at = 0; at < kSize; at += kLarge) ASSERT_EQ(file.write(words(kLarge, 7, 1, at), at), ssize_t{kLarge});
+  for (std::uint64_t at = 0; at < kSize; at += kLarge)
+    ASSERT_EQ(file.write(words(kLarge, 7, 1, at), at), ssize_t{kLarge});
   ASSERT_EQ(file.sync(), 0);
   file.drop_cached();
   // A writer of the whole range is held in its edge's fill; the readers queue up behind it.

@@ -102,7 +102,9 @@ TEST_F(FileWrite, FailedEdgeChangesNothing) {
     const std::uint64_t last = round_down(offset + count, kPageSize);
     const auto extent = backing.map(last, 512);
     ASSERT_TRUE(extent.ok());
-    disk.device.set_plan({.rules = {{.kind = FaultKind::error, .writes = false, .first = extent.value().address,
+    disk.device.set_plan({.rules = {{.kind = FaultKind::error,
+                                     .writes = false,
+                                     .first = extent.value().address,
                                      .last = extent.value().address}}});
     EXPECT_EQ(file.write(words(count, kFile, 2, offset), offset), -EIO);
     EXPECT_EQ(file.mapping().unstable_count.load(memory_order_relaxed), 0U);
@@ -212,7 +214,8 @@ TEST_F(NoWait, ReadsOnlyWhatIsResident) {
   ASSERT_EQ(file.range(0, 8192).size(), 8192U);
   EXPECT_EQ(file.read(bytes.data(), 100, 0, kIoNoWait), 100);
   const std::uint64_t resident = file.mapping().folio_count.load(memory_order_relaxed) * kPageSize;
-  EXPECT_EQ(file.read(bytes.data(), 40'000, 0, kIoNoWait), static_cast<ssize_t>(std::min<std::uint64_t>(resident, 40'000)))
+  EXPECT_EQ(file.read(bytes.data(), 40'000, 0, kIoNoWait),
+            static_cast<ssize_t>(std::min<std::uint64_t>(resident, 40'000)))
       << "as far as it is resident";
   EXPECT_EQ(file.read(bytes.data(), 100, 40'000, kIoNoWait), 0) << "the end is no wait";
   EXPECT_EQ(file.read(bytes.data(), 100, 1 << 30, kIoNoWait), 0);

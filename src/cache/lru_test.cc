@@ -1,0 +1,125 @@
+// The plain LRU: order, the second chance, and whom isolate() passes over.
+#include "cache/lru.h"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "cache/cache_for_test.h"
+
+namespace quire {
+namespace {
+
+class LruTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_TRUE(pool.create(200).ok());
+    pool.take(frames, 200);
+  }
+  Folio& add() {
+    Folio* folio = frames.take();
+    folio->refs.store(1, memory_order_relaxed);
+    lru.add(*folio);
+    return *folio;
+  }
+  std::vector<Folio*> isolate(std::size_t most) {
+    std::vector<Folio*> out(most);
+    out.resize(lru.isolate(out, &scanned));
+    return out;
+  }
+  // Ends what isolate() began, so that frames can go back.
+  void unlock(const std::vector<Folio*>& folios) {
+    for (Folio* folio : folios) unlock_folio(*folio);
+  }
+
+  FolioPool pool;
+  FrameReservation frames{pool};
+  Lru lru{pool};
+  std::uint32_t scanned = 0;
+};
+
+TEST_F(LruTest, ColdestFirst) {
+  Folio& a = add();
+  Folio& b = add();
+  Folio& c = add();
+  EXPECT_EQ(lru.size(), 3U);
+  const auto first = isolate(2);
+  EXPECT_EQ(first, (std::vector<Folio*>{&a, &b}));
+  EXPECT_TRUE(a.has(kLocked));
+  EXPECT_FALSE(a.has(kOnLru));
+  EXPECT_EQ(lru.size(), 1U);
+  EXPECT_EQ(scanned, 2U);
+  unlock(first);
+  const auto second = isolate(2);
+  EXPECT_EQ(second, (std::vector<Folio*>{&c}));
+  unlock(second);
+  EXPECT_TRUE(isolate(2).empty());
+  EXPECT_EQ(scanned, 0U);
+}
+
+TEST_F(LruTest, SecondChance) {
+  Folio& a = add();
+  Folio& b = add();
+  a.flags.fetch_or(kReferenced, memory_order_relaxed);
+  auto got = isolate(1);
+  EXPECT_EQ(got, (std::vector<Folio*>{&b})) << "a was read since";
+  EXPECT_FALSE(a.has(kReferenced));
+  EXPECT_EQ(scanned, 2U);
+  unlock(got);
+  got = isolate(1);
+  EXPECT_EQ(got, (std::vector<Folio*>{&a})) << "and once is all it gets";
+  unlock(got);
+}
+
+TEST_F(LruTest, PassesOverWhatIsInUse) {
+  Folio& locked = add();
+  Folio& referenced = add();
+  Folio& dirty = add();
+  Folio& writeback = add();
+  Folio& unflushed = add();
+  Folio& idle = add();
+  ASSERT_TRUE(try_lock_folio(locked));
+  referenced.refs.store(2, memory_order_relaxed);
+  dirty.flags.fetch_or(kDirty, memory_order_relaxed);
+  writeback.flags.fetch_or(kWriteback, memory_order_relaxed);
+  unflushed.flags.fetch_or(kUnflushed, memory_order_relaxed);
+  const auto got = isolate(10);
+  EXPECT_EQ(got, (std::vector<Folio*>{&idle}));
+  EXPECT_EQ(lru.size(), 5U);
+  EXPECT_EQ(scanned, 6U);
+  unlock(got);
+  EXPECT_TRUE(isolate(10).empty());
+  EXPECT_EQ(scanned, 5U) << "each is looked at once";
+  unlock_folio(locked);
+  const auto later = isolate(10);
+  EXPECT_EQ(later, (std::vector<Folio*>{&locked}));
+  unlock(later);
+}
+
+TEST_F(LruTest, RemovesAnywhereAndAddsOnce) {
+  std::vector<Folio*> folios;
+  for (int i = 0; i < 5; ++i) folios.push_back(&add());
+  for (const int i : {2, 0, 4}) lru.remove(*folios[static_cast<std::size_t>(i)]);
+  lru.remove(*folios[2]);  // no effect
+  lru.add(*folios[3]);     // is there already
+  EXPECT_EQ(lru.size(), 2U);
+  lru.add(*folios[0]);
+  const auto got = isolate(10);
+  EXPECT_EQ(got, (std::vector<Folio*>{folios[1], folios[3], folios[0]}));
+  unlock(got);
+}
+
+TEST_F(LruTest, LooksAtABatchAtATime) {
+  for (int i = 0; i < 150; ++i) add().flags.fetch_or(kReferenced, memory_order_relaxed);
+  std::uint32_t looked = 0;
+  for (int i = 0; i < 3; ++i) {
+    const auto got = isolate(200);
+    EXPECT_LE(scanned, Lru::kScanBatch);
+    looked += scanned;
+    unlock(got);
+  }
+  EXPECT_EQ(looked, 3 * Lru::kScanBatch);
+}
+
+}  // namespace
+}  // namespace quire
