@@ -14,6 +14,7 @@ std::string CacheImpl::stats_json() {
   j["folios"] = c.resident_folios();
   j["folio_bytes"] = c.resident_folios() * kPageSize;
   j["metadata_bytes"] = c.metadata_bytes();
+  j["huge_page_bytes"] = c.pool.huge_bytes();
   j["index_bytes"] = c.node_bytes.load(memory_order_relaxed);
   j["unstable_folios"] = c.unstable();
   j["dirty_limit_folios"] = c.hard_dirty();

@@ -86,6 +86,32 @@ struct TestCache {
 struct TestMapping {
   TestMapping(PageCache& cache, Backing& backing, std::uint64_t id = 1) : mapping(cache, backing, id, backing.size()) {}
   ~TestMapping() { drop_cached(); }
+
+  // The page, new, uptodate and full of words; referenced and not locked.
+  Folio& add(std::uint64_t page, unsigned file = 1, unsigned generation = 1) {
+    FrameReservation frames(mapping.cache.pool);
+    mapping.cache.reserve(frames, 1);
+    Folio* folio = frames.take();
+    CHECK(insert_new(mapping, *folio, page).ok());
+    const std::vector<char> image = words(kPageSize, file, generation, page * kPageSize);
+    std::memcpy(folio->bytes(), image.data(), kPageSize);  // nobody looks at it yet
+    make_uptodate(*folio);
+    unlock_folio(*folio);
+    return *folio;
+  }
+  void dirty(Folio& folio) {
+    lock_folio(folio);
+    set_dirty(mapping, folio);
+    unlock_folio(folio);
+  }
+  // One more page of the file, dirty, with no reference kept.
+  void add_dirty(std::uint64_t page, unsigned file = 1, unsigned generation = 1) {
+    Folio& folio = add(page, file, generation);
+    const std::uint64_t end = (page + 1) * kPageSize;
+    if (mapping.size.load(memory_order_relaxed) < end) mapping.size.store(end, memory_order_release);
+    dirty(folio);
+    mapping.cache.put_folio(folio);
+  }
   void drop_cached() {
     drain_ahead(mapping);
     RangeGuard remove(mapping.invalidate);

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <new>
 
@@ -13,6 +14,37 @@
 namespace quire {
 
 LockClass folio_pool_lock_class{"folio pool"};
+
+namespace {
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25  // Linux 6.1
+#endif
+
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+constexpr std::uint32_t kHugeFrames = kHugePage / kPageSize;
+constexpr std::uint32_t kMaxChunk = 32 * kHugeFrames;  // frames prepared at once
+
+// Shared memory of fd, or private memory for fd < 0, at an address where huge pages fit. Null: errno says why.
+void* map_aligned(std::size_t bytes, int fd) {
+  const std::size_t room = bytes + kHugePage;
+  void* reserved = mmap(nullptr, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (reserved == MAP_FAILED) return nullptr;
+  char* start = static_cast<char*>(reserved);
+  char* aligned = reinterpret_cast<char*>(round_up(reinterpret_cast<std::uintptr_t>(start), kHugePage));
+  char* end = aligned + round_up(bytes, kPageSize);
+  if (aligned != start) munmap(start, static_cast<std::size_t>(aligned - start));
+  if (end != start + room) munmap(end, static_cast<std::size_t>(start + room - end));
+  const int flags = fd >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS;
+  void* mapped = mmap(aligned, bytes, PROT_READ | PROT_WRITE, flags | MAP_FIXED | MAP_NORESERVE, fd, 0);
+  if (mapped != MAP_FAILED) return mapped;
+  const int errnum = errno;
+  munmap(aligned, static_cast<std::size_t>(end - aligned));
+  errno = errnum;
+  return nullptr;
+}
+
+}  // namespace
 
 Folio* FrameReservation::take() {
   if (count_ == 0) return nullptr;
@@ -41,22 +73,22 @@ Status FolioPool::create(std::uint32_t frames) {
     close(fd);
     return fail_with(errnum, "cannot size the arena of the cache to %zu bytes: give the cache less memory", bytes);
   }
-  arena_ = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+  arena_ = map_aligned(bytes, fd);
   const int map_errno = errno;
   close(fd);  // the mapping keeps it
-  if (arena_ == MAP_FAILED) {
-    arena_ = nullptr;
+  if (arena_ == nullptr) {
     return fail_with(map_errno, "cannot map %zu bytes for the cache: give it less memory", bytes);
   }
   madvise(arena_, bytes, MADV_DONTFORK);  // a child gets errors from every call, and pays nothing for the arena
-  void* descriptors = mmap(nullptr, std::size_t{frames} * sizeof(Folio), PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (descriptors == MAP_FAILED) {
+  const std::size_t descriptor_bytes = std::size_t{frames} * sizeof(Folio);
+  void* descriptors = map_aligned(descriptor_bytes, -1);
+  if (descriptors == nullptr) {
     const int errnum = errno;
     munmap(arena_, bytes);
     arena_ = nullptr;
     return fail_with(errnum, "cannot map the descriptors of %u frames: give the cache less memory", frames);
   }
+  if (descriptor_bytes >= kHugePage / 2) madvise(descriptors, descriptor_bytes, MADV_HUGEPAGE);
   folios_ = static_cast<Folio*>(descriptors);  // constructed frame by frame, as take() first touches them
   frames_ = frames;
   free_count_.store(frames, memory_order_relaxed);
@@ -66,6 +98,28 @@ Status FolioPool::create(std::uint32_t frames) {
 FolioPool::~FolioPool() {
   if (arena_ != nullptr) munmap(arena_, std::size_t{frames_} * kPageSize);
   if (folios_ != nullptr) munmap(static_cast<void*>(folios_), std::size_t{frames_} * sizeof(Folio));
+}
+
+// Frames are used in order, so before the next ones are, they are made of huge pages where the machine allows: one
+// madvise for a quarter of what is in use, since each call waits for every processor once. It does what shmem_enabled
+// would, whatever that is set to.
+void FolioPool::prepare_frames_locked(std::uint32_t first) {
+  std::uint32_t chunk = std::clamp<std::uint32_t>(first / 4 / kHugeFrames * kHugeFrames, kHugeFrames, kMaxChunk);
+  chunk = std::min(chunk, (frames_ - first) / kHugeFrames * kHugeFrames);
+  if (!try_huge_ || chunk == 0) {
+    prepared_ = frames_;  // the rest is mapped page by page
+    return;
+  }
+  char* start = static_cast<char*>(arena_) + std::size_t{first} * kPageSize;
+  const std::size_t bytes = std::size_t{chunk} * kPageSize;
+  // An empty range is not collapsed: the first page of each huge one must be there.
+  for (std::size_t at = 0; at < bytes; at += kHugePage) *static_cast<volatile char*>(start + at) = 0;
+  if (madvise(start, bytes, MADV_COLLAPSE) == 0) {
+    huge_frames_.store(huge_frames_.load(memory_order_relaxed) + chunk, memory_order_relaxed);
+  } else {
+    try_huge_ = false;
+  }
+  prepared_ = first + chunk;
 }
 
 std::uint32_t FolioPool::take(FrameReservation& reservation, std::uint32_t want) {
@@ -79,6 +133,7 @@ std::uint32_t FolioPool::take(FrameReservation& reservation, std::uint32_t want)
       folio = &folios_[free_head_];
       free_head_ = folio->next_id;
     } else if (touched < frames_) {
+      if (touched == prepared_) prepare_frames_locked(touched);
       folio = new (&folios_[touched]) Folio;
       folio->address = static_cast<char*>(arena_) + std::size_t{touched} * kPageSize;
       folio->sequence.write_begin();  // born odd: free

@@ -72,13 +72,13 @@ class FolioPool {
   std::uint32_t retired_frames() const { return retired_count_.load(memory_order_relaxed); }
   // Frames whose descriptors and bytes were ever touched: what the arena and its metadata cost at most.
   std::uint32_t touched_frames() const { return touched_.load(memory_order_relaxed); }
-  bool contains(const void* address) const {
-    return address >= arena_ && address < static_cast<char*>(arena_) + std::size_t{frames_} * kPageSize;
-  }
+  // Bytes of the arena that lie in huge pages.
+  std::uint64_t huge_bytes() const { return std::uint64_t{huge_frames_.load(memory_order_relaxed)} * kPageSize; }
 
  private:
   friend class FrameReservation;
   void push_free_locked(Folio& folio) REQUIRES(mutex_);
+  void prepare_frames_locked(std::uint32_t first) REQUIRES(mutex_);
 
   Folio* folios_ = nullptr;
   void* arena_ = nullptr;
@@ -87,6 +87,9 @@ class FolioPool {
   std::uint32_t free_head_ GUARDED_BY(mutex_) = kNone;  // frames that were used before
   Atomic<std::uint32_t> free_count_;                    // written under mutex_; includes the untouched
   Atomic<std::uint32_t> touched_;                       // written under mutex_
+  std::uint32_t prepared_ GUARDED_BY(mutex_) = 0;       // frames before this one have had their chance of huge pages
+  bool try_huge_ GUARDED_BY(mutex_) = true;
+  Atomic<std::uint32_t> huge_frames_;  // written under mutex_
   Atomic<std::uint32_t> retired_head_{kNone};           // a stack; taken whole
   Atomic<std::uint32_t> retired_count_;
 };

@@ -20,10 +20,10 @@ class Ram : public ::testing::TestWithParam<unsigned> {
   std::uint64_t unit() const { return GetParam(); }
 
   // What the file reads as: holes and unwritten blocks as zeros.
-  std::vector<unsigned char> image(RamBacking& file) {
-    std::vector<unsigned char> bytes(file.size());
+  std::vector<unsigned char> image(RamBacking& of) {
+    std::vector<unsigned char> bytes(of.size());
     for (std::uint64_t at = 0; at < bytes.size();) {
-      const auto extent = file.map(at, bytes.size() - at);
+      const auto extent = of.map(at, bytes.size() - at);
       EXPECT_TRUE(extent.ok());
       EXPECT_EQ(extent.value().offset, at);
       if (!extent.ok() || extent.value().length == 0) break;
@@ -35,18 +35,18 @@ class Ram : public ::testing::TestWithParam<unsigned> {
     return bytes;
   }
   // Prepares and writes [block, block + count) full of `value`, without a commit.
-  void write(RamBacking& file, std::uint64_t block, std::uint64_t count, unsigned char value) {
+  void write(RamBacking& to, std::uint64_t block, std::uint64_t count, unsigned char value) {
     for (std::uint64_t at = block * unit(); at < (block + count) * unit();) {
-      const auto extent = file.prepare(at, (block + count) * unit() - at);
+      const auto extent = to.prepare(at, (block + count) * unit() - at);
       ASSERT_TRUE(extent.ok());
       ASSERT_GT(extent.value().length, 0U);
       store.memory().fill(extent.value().address, extent.value().length, value);
       at += extent.value().length;
     }
   }
-  void put(RamBacking& file, std::uint64_t block, std::uint64_t count, unsigned char value) {
-    write(file, block, count, value);
-    ASSERT_TRUE(file.commit(block * unit(), count * unit(), UINT64_MAX).ok());
+  void put(RamBacking& to, std::uint64_t block, std::uint64_t count, unsigned char value) {
+    write(to, block, count, value);
+    ASSERT_TRUE(to.commit(block * unit(), count * unit(), UINT64_MAX).ok());
   }
 
   RamStore store{GetParam(), 64};
@@ -193,7 +193,9 @@ TEST_P(Ram, R2_FilesOfOneStoreShareNoBlock) {
         write(mine, block, count, value);
         ASSERT_TRUE(mine.commit(block * unit(), count * unit(), UINT64_MAX).ok());
         for (const unsigned char byte : image(mine)) ASSERT_TRUE(byte == value || byte == 0) << int{byte};
-        if (random.one_in(3)) ASSERT_TRUE(mine.set_size(random.below(12 * unit())).ok());
+        if (random.one_in(3)) {
+          ASSERT_TRUE(mine.set_size(random.below(12 * unit())).ok());
+        }
       }
     });
   }

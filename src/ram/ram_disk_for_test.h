@@ -4,8 +4,11 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <vector>
 
+#include "base/check.h"
 #include "device/faulty_device.h"
 #include "ram/ram_backing.h"
 #include "sync/atomic.h"
@@ -32,6 +35,17 @@ struct RamDisk {
   }
   void heal() { device.set_plan({}); }
 
+  // Straight to the blocks of a file, past every cache: whole blocks, of which the file takes up to end_of_file.
+  void put(Backing& file, std::uint64_t offset, const std::vector<char>& bytes, std::uint64_t end_of_file) {
+    for (std::size_t done = 0; done < bytes.size();) {
+      const auto extent = file.prepare(offset + done, bytes.size() - done);
+      CHECK(extent.ok());
+      CHECK(store.memory().poke(extent.value().address, bytes.data() + done, extent.value().length) == 0);
+      CHECK(file.commit(offset + done, extent.value().length, end_of_file).ok());
+      done += extent.value().length;
+    }
+  }
+
   std::size_t operations(FaultOp op) const {
     std::size_t count = 0;
     for (const FaultRecord& record : device.records()) count += record.op == op;
@@ -54,8 +68,10 @@ class OddBacking final : public Backing {
   Atomic<std::uint64_t> unwritten_first{UINT64_MAX};  // bytes [first, last] that are allocated but never written
   Atomic<std::uint64_t> unwritten_last;
   Atomic<std::uint64_t> believed_size{UINT64_MAX};  // what size() says instead
+  Atomic<std::uint64_t> phantom_first{UINT64_MAX};    // bytes from here on lie past the end of the device
   Atomic<std::uint64_t> limit{kMaxFileSize};
   Atomic<bool> is_fixed;
+  std::function<void()> during_sync;  // set before there are threads
 
   Device& device() override { return inner_->device(); }
   std::uint64_t size() const override {
@@ -69,6 +85,11 @@ class OddBacking final : public Backing {
 
   Result<Extent> map(std::uint64_t offset, std::uint64_t length) override {
     if (const int errnum = map_errnum.load(memory_order_acquire); errnum != 0) return fail(errnum);
+    if (const std::uint64_t phantom = phantom_first.load(memory_order_acquire); offset >= phantom) {
+      return Extent{.offset = offset, .length = length, .address = std::uint64_t{1} << 50, .kind = ExtentKind::written};
+    } else if (length > phantom - offset) {
+      length = phantom - offset;
+    }
     const std::uint64_t first = unwritten_first.load(memory_order_acquire);
     const std::uint64_t last = unwritten_last.load(memory_order_acquire);
     if (offset < first || offset > last) {
@@ -90,7 +111,11 @@ class OddBacking final : public Backing {
     if (const int errnum = set_size_errnum.load(memory_order_acquire); errnum != 0) return fail(errnum);
     return inner_->set_size(size);
   }
-  Status sync(bool data_only) override { return inner_->sync(data_only); }
+  Status sync(bool data_only) override {
+    const Status status = inner_->sync(data_only);
+    if (during_sync) during_sync();
+    return status;
+  }
   Status stat(struct stat* out) override { return inner_->stat(out); }
 
  private:
