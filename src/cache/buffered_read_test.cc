@@ -48,7 +48,8 @@ class ReadFast : public ::testing::Test {
 };
 
 TEST_F(ReadFast, EverySizeAndPlace) {
-  for (const std::size_t count : {1, 7, 8, 63, 64, 100, 256, 1000, 1023, 1024, 1025, 2000, 4095, 4096, 4097, 8192, 20'000}) {
+  for (const std::size_t count :
+       {1, 7, 8, 63, 64, 100, 256, 1000, 1023, 1024, 1025, 2000, 4095, 4096, 4097, 8192, 20'000}) {
     for (const std::uint64_t offset : {0, 1, 5, 511, 4000, 4095, 4096, 8191, 12'289}) {
       EXPECT_EQ(read(offset, count), static_cast<ssize_t>(count)) << count << " at " << offset;
     }

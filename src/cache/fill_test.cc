@@ -318,6 +318,7 @@ TEST_P(Fill, AheadIsAsynchronous) {
   EXPECT_EQ(cache.sum(Counter::readahead_windows), 1U);
   RangeRequest request;
   EXPECT_FALSE(m().invalidate.try_lock(request, 10, 10, kRemove)) << "held to its end";
+  ASSERT_TRUE(disk.device.wait_for_held(1, kTimeout));
   disk.device.release_held();
   drain_ahead(m());
   EXPECT_EQ(m().ahead.load(memory_order_acquire), 0U);

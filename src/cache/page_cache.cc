@@ -67,7 +67,7 @@ std::int64_t PageCache::metadata_bytes() const {
 std::uint32_t PageCache::take_within_budget(FrameReservation& reservation, std::uint32_t want) {
   // A sparse file's index costs more than kNodeShare a folio: then fewer frames may be used.
   const std::size_t nodes = static_cast<std::size_t>(std::max<std::int64_t>(0, node_bytes.load(memory_order_relaxed)));
-  const std::size_t fixed = kFixedBytes + nodes + static_cast<std::size_t>(stats.memory_bytes());
+  const std::size_t fixed = nodes + std::max(kFixedBytes, static_cast<std::size_t>(stats.memory_bytes()));
   const std::size_t quota = memory_ > fixed ? (memory_ - fixed) / kFrameCost : 0;
   const std::uint32_t in_use = frames() - pool.free_frames();
   // Progress comes first: a quarter of the frames is always usable, whatever the index costs.

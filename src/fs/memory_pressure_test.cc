@@ -14,7 +14,7 @@ namespace {
 
 using namespace testing_support;
 
-constexpr std::size_t kLarge = 64 * 1024;  // max_operation_bytes of 64 frames
+constexpr std::size_t kLarge = 64 * 1024;  // nearly the largest operation of 64 frames
 constexpr std::int64_t kMicrosecond = 1000;
 
 // Frames and metadata in use, as M1 counts them.

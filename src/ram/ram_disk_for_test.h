@@ -68,7 +68,7 @@ class OddBacking final : public Backing {
   Atomic<std::uint64_t> unwritten_first{UINT64_MAX};  // bytes [first, last] that are allocated but never written
   Atomic<std::uint64_t> unwritten_last;
   Atomic<std::uint64_t> believed_size{UINT64_MAX};  // what size() says instead
-  Atomic<std::uint64_t> phantom_first{UINT64_MAX};    // bytes from here on lie past the end of the device
+  Atomic<std::uint64_t> phantom_first{UINT64_MAX};  // bytes from here on lie past the end of the device
   Atomic<std::uint64_t> limit{kMaxFileSize};
   Atomic<bool> is_fixed;
   std::function<void()> during_sync;  // set before there are threads
