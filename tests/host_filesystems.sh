@@ -17,7 +17,7 @@ if [[ ${1:-} != --inside ]]; then
   ran=0 failures=0
   for fs in "$@"; do
     status=0
-    tools/with-loop-image "$fs" 1G -- "$PWD/tests/host_filesystems.sh" --inside "$build" '{}' || status=$?
+    tools/with-loop-image "$fs" 512M -- "$PWD/tests/host_filesystems.sh" --inside "$build" '{}' || status=$?
     case $status in
       0) ran=$((ran + 1)) && echo "- $fs" ;;
       77) echo "- $fs: left out" ;;
@@ -77,7 +77,7 @@ head -c 12345 /dev/urandom >"$dir/short"
 cmp "$dir/short" "$dir/copy"
 # Too little room: an error that names the file, and a copy that is not called complete.
 if [[ $(stat -f -c %T "$dir") != btrfs ]]; then
-  truncate --size 2G "$dir/large"
+  truncate --size 1G "$dir/large"
   status=0
   message=$(timeout 120 "$quire" cp --memory 64M "$dir/large" "$dir/copy" 2>&1) || status=$?
   if ! [[ $status -eq 1 && $message == *"$dir/copy"* && $message =~ (No space|errno 28) ]]; then

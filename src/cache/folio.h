@@ -97,7 +97,8 @@ inline void begin_change(Folio& folio) {
   if (!folio.sequence.odd()) folio.sequence.write_begin();  // a new folio was born odd
 }
 inline void end_change(Folio& folio) {
-  folio.flags.fetch_or(kUptodate, memory_order_relaxed);  // published by the release below
+  // Release: slow readers look at the flag alone, and then at the bytes.
+  if ((folio.flags.load(memory_order_relaxed) & kUptodate) == 0) folio.flags.fetch_or(kUptodate, memory_order_release);
   folio.sequence.write_end();
 }
 

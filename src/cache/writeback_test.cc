@@ -47,7 +47,7 @@ class Writeback : public ::testing::Test {
   }
 
   RamDisk disk{512};
-  TestCache cache{4096};
+  TestCache cache{16'384};  // the flusher leaves what these tests dirty alone
   OddBacking backing{disk.make_file()};
   TestMapping test{cache.cache, backing};
   Mapping& m = test.mapping;
