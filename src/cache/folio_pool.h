@@ -89,8 +89,8 @@ class FolioPool {
   Atomic<std::uint32_t> touched_;                       // written under mutex_
   std::uint32_t prepared_ GUARDED_BY(mutex_) = 0;       // frames before this one have had their chance of huge pages
   bool try_huge_ GUARDED_BY(mutex_) = true;
-  Atomic<std::uint32_t> huge_frames_;  // written under mutex_
-  Atomic<std::uint32_t> retired_head_{kNone};           // a stack; taken whole
+  Atomic<std::uint32_t> huge_frames_;          // written under mutex_
+  Atomic<std::uint32_t> retired_head_{kNone};  // a stack; taken whole
   Atomic<std::uint32_t> retired_count_;
 };
 

@@ -185,6 +185,22 @@ TEST_F(Writeback, D1_WaitsForOthersAndGoesOn) {
   }
 }
 
+// A page whose every write fails goes to and fro between dirty and in writeback: no sync may overlook it.
+TEST_F(Writeback, D1_FailingPagesAreNeverOverlooked) {
+  Watchdog watchdog("syncs of a failing page");
+  for (const std::uint64_t page : {0, 3, 700}) test.add_dirty(page);
+  disk.fail_writes();
+  run_threads(3, [&](int) {
+    for (int round = 0; round < 3000 && !HasFailure(); ++round) {
+      EXPECT_EQ(write_back(m, 0, UINT64_MAX, {}).errnum(), EIO) << round;
+      if (round % 500 == 0) disk.device.clear_records();
+    }
+  });
+  disk.heal();
+  EXPECT_TRUE(sync_range(m, 0, UINT64_MAX, false).ok());
+  for (const std::uint64_t page : {0, 3, 700}) EXPECT_EQ(state(page), 0U);
+}
+
 TEST_F(Writeback, D1_FailedCommitStaysDirty) {
   test.add_dirty(1);
   backing.commit_errnum.store(EIO, memory_order_release);
