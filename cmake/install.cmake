@@ -10,7 +10,7 @@ set_property(TARGET quire APPEND PROPERTY LINK_DEPENDS ${PROJECT_SOURCE_DIR}/cma
 target_compile_features(quire INTERFACE cxx_std_20)  # of the C++ header; a program in C is not held to it
 install(TARGETS quire EXPORT quireTargets LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/quire DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
-        FILES_MATCHING PATTERN "*.h")
+        FILES_MATCHING PATTERN "*.h" PATTERN "*.hpp")
 
 if(TARGET quire_cli)
   # The command finds its library beside it, wherever the tree is put.

@@ -44,7 +44,7 @@ bool is_settled(Mapping& mapping) {
 }  // namespace
 
 LockClass& CacheImpl::table_lock_class() {
-  static LockClass lock_class{"file table"};
+  static LockClass lock_class{"file table", LockClass::Nesting::ascending};  // fork takes them all
   return lock_class;
 }
 

@@ -76,7 +76,7 @@ class CacheImpl {
 
   const CacheOptions options_;
   PageCache cache_;
-  Mutex table_mutex_{table_lock_class()};
+  Mutex table_mutex_{table_lock_class(), LockKey{reinterpret_cast<std::uintptr_t>(this), 0}};
   std::map<Key, std::unique_ptr<HostInode>> files_ GUARDED_BY(table_mutex_);
   unsigned handles_ GUARDED_BY(table_mutex_) = 0;
   FileImpl* unclosed_ GUARDED_BY(table_mutex_) = nullptr;  // whose close failed: still open, but may be discarded

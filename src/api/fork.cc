@@ -4,6 +4,7 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <functional>
 #include <vector>
 
 #include "api/cache_impl.h"
@@ -48,7 +49,8 @@ void register_cache(CacheImpl& cache) {
   static const int installed = pthread_atfork(before_fork, after_fork_parent, after_fork_child);
   static_cast<void>(installed);
   MutexLock lock(registry().mutex);
-  registry().caches.push_back(&cache);
+  auto& caches = registry().caches;  // by address: the order in which a fork locks their tables
+  caches.insert(std::upper_bound(caches.begin(), caches.end(), &cache, std::less<>{}), &cache);
 }
 
 void unregister_cache(CacheImpl& cache) {
