@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "cache/cache_for_test.h"
+#include "cache/read_hit.h"
 #include "ram/ram_disk_for_test.h"
 
 namespace quire {
@@ -14,7 +15,8 @@ using namespace testing_support;
 constexpr std::uint64_t kPages = 12;
 constexpr char kUntouched = '\x5c';
 
-class ReadFast : public ::testing::Test {
+// Short reads in line (true) or by the function that serves every size.
+class ReadFast : public ::testing::TestWithParam<bool> {
  protected:
   ReadFast() {
     for (std::uint64_t page = 0; page < kPages; ++page) cache.cache.put_folio(test.add(page));
@@ -23,7 +25,8 @@ class ReadFast : public ::testing::Test {
   // The answer; what it read is checked, and up to 1 KiB nothing else may have been touched.
   ssize_t read(std::uint64_t offset, std::size_t count) {
     std::vector<char> bytes(count + 8, kUntouched);
-    const ssize_t n = read_fast(m, bytes.data(), count, offset);
+    const bool in_line = GetParam() && count - 1 < kRegisterBytes;
+    const ssize_t n = in_line ? read_hit(m, bytes.data(), count, offset) : read_fast(m, bytes.data(), count, offset);
     const std::size_t got = n == kSlow ? 0 : static_cast<std::size_t>(n);
     EXPECT_LE(got, count);
     EXPECT_EQ(std::vector<char>(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(got)),
@@ -47,7 +50,7 @@ class ReadFast : public ::testing::Test {
   Mapping& m = test.mapping;
 };
 
-TEST_F(ReadFast, EverySizeAndPlace) {
+TEST_P(ReadFast, EverySizeAndPlace) {
   for (const std::size_t count :
        {1, 7, 8, 63, 64, 100, 256, 1000, 1023, 1024, 1025, 2000, 4095, 4096, 4097, 8192, 20'000}) {
     for (const std::uint64_t offset : {0, 1, 5, 511, 4000, 4095, 4096, 8191, 12'289}) {
@@ -56,7 +59,7 @@ TEST_F(ReadFast, EverySizeAndPlace) {
   }
 }
 
-TEST_F(ReadFast, R2_ClipsAtTheEnd) {
+TEST_P(ReadFast, R2_ClipsAtTheEnd) {
   for (const std::uint64_t cut : {1, 8, 100, 1000, 4000}) {
     const std::uint64_t size = (kPages - 1) * kPageSize + cut;
     m.size.store(size, memory_order_release);
@@ -71,7 +74,7 @@ TEST_F(ReadFast, R2_ClipsAtTheEnd) {
   }
 }
 
-TEST_F(ReadFast, R2_LeavesTheBufferAloneWhenItGivesUp) {
+TEST_P(ReadFast, R2_LeavesTheBufferAloneWhenItGivesUp) {
   RangeGuard remove(m.invalidate);
   remove.acquire(0, kRangeEnd, kRemove);
   remove_folios(m, 5, 5);
@@ -81,7 +84,7 @@ TEST_F(ReadFast, R2_LeavesTheBufferAloneWhenItGivesUp) {
   expect_slow(Counter::miss_absent, 4 * kPageSize, 8192);
 }
 
-TEST_F(ReadFast, FoliosBeingChanged) {
+TEST_P(ReadFast, FoliosBeingChanged) {
   Folio* folio = get_folio(m, 3);
   lock_folio(*folio);
   begin_change(*folio);
@@ -96,7 +99,7 @@ TEST_F(ReadFast, FoliosBeingChanged) {
 }
 
 // A locked folio is read as ever: only the sequence counts.
-TEST_F(ReadFast, LocksDoNotMatter) {
+TEST_P(ReadFast, LocksDoNotMatter) {
   Folio* folio = get_folio(m, 3);
   lock_folio(*folio);
   EXPECT_EQ(read(3 * kPageSize, 4096), 4096);
@@ -104,7 +107,7 @@ TEST_F(ReadFast, LocksDoNotMatter) {
   cache.cache.put_folio(*folio);
 }
 
-TEST_F(ReadFast, ReadaheadMark) {
+TEST_P(ReadFast, ReadaheadMark) {
   Folio* folio = get_folio(m, 3);
   folio->flags.fetch_or(kReadahead, memory_order_relaxed);
   expect_slow(Counter::miss_readahead_mark, 3 * kPageSize, 100);
@@ -116,7 +119,7 @@ TEST_F(ReadFast, ReadaheadMark) {
   cache.cache.put_folio(*folio);
 }
 
-TEST_F(ReadFast, GateClosedOverTheRange) {
+TEST_P(ReadFast, GateClosedOverTheRange) {
   ClosedGate gate(m.gate, 5000, 9000);
   expect_slow(Counter::miss_gate, 5000, 1);
   expect_slow(Counter::miss_gate, 8999, 100);
@@ -126,7 +129,7 @@ TEST_F(ReadFast, GateClosedOverTheRange) {
   EXPECT_EQ(read(9000, 5000), 5000) << "from its end on";
 }
 
-TEST_F(ReadFast, IdentityIsChecked) {
+TEST_P(ReadFast, IdentityIsChecked) {
   Folio* folio = get_folio(m, 3);
   folio->index.store(4711, memory_order_relaxed);  // as if recycled
   expect_slow(Counter::miss_identity, 3 * kPageSize, 100);
@@ -138,7 +141,7 @@ TEST_F(ReadFast, IdentityIsChecked) {
   cache.cache.put_folio(*folio);
 }
 
-TEST_F(ReadFast, TooLongForTheFastPath) {
+TEST_P(ReadFast, TooLongForTheFastPath) {
   m.size.store(std::uint64_t{1} << 30, memory_order_release);
   std::vector<char> bytes(2 << 20);
   const std::uint64_t before = cache.sum(Counter::miss_too_long);
@@ -146,7 +149,7 @@ TEST_F(ReadFast, TooLongForTheFastPath) {
   EXPECT_EQ(cache.sum(Counter::miss_too_long), before + 1);
 }
 
-TEST_F(ReadFast, HitsSetTheReferenceBitOnce) {
+TEST_P(ReadFast, HitsSetTheReferenceBitOnce) {
   Folio* folio = get_folio(m, 7);
   EXPECT_FALSE(folio->has(kReferenced));
   EXPECT_EQ(read(7 * kPageSize, 8), 8);
@@ -155,6 +158,8 @@ TEST_F(ReadFast, HitsSetTheReferenceBitOnce) {
   EXPECT_EQ(folio->refs.load(memory_order_relaxed), 2U) << "ours and the mapping's: a hit takes none";
   cache.cache.put_folio(*folio);
 }
+
+INSTANTIATE_TEST_SUITE_P(InLine, ReadFast, ::testing::Bool());
 
 }  // namespace
 }  // namespace quire

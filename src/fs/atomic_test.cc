@@ -22,10 +22,33 @@ constexpr char kUntouched = '\xa5';
 // How long each test lets its threads run against each other.
 constexpr auto kRun = std::chrono::milliseconds(400);
 
-// The writer counts what it begins and what it has ended; a read shows a writing between the two.
+// The writer counts what it begins and what it has ended; a read shows a writing between the two, and none older than
+// what any read before it has shown.
 struct Progress {
-  std::atomic<unsigned> begun{1}, ended{1};
+  std::atomic<unsigned> begun{1}, ended{1}, seen{1};
   std::atomic<bool> stop{false};
+
+  unsigned oldest() const { return std::max(ended.load(), seen.load()); }
+  void saw(const std::vector<char>& bytes, std::uint64_t offset, std::uint64_t low, std::uint64_t high) {
+    for (std::size_t i = 0; i + 8 <= bytes.size(); i += 8) {
+      if (offset + i < low || offset + i >= high) continue;
+      const unsigned generation = word_generation(load_word(bytes.data() + i));
+      unsigned before = seen;
+      while (before < generation && !seen.compare_exchange_weak(before, generation)) {
+      }
+      return;
+    }
+  }
+};
+
+// However a test ends, its thread does.
+struct StopAndJoin {
+  std::atomic<bool>& stop;
+  std::thread& thread;
+  ~StopAndJoin() {
+    stop = true;
+    if (thread.joinable()) thread.join();
+  }
 };
 
 struct Ground {
@@ -83,14 +106,21 @@ void overwrite_beside_readers(Ground& ground, std::uint64_t offset, std::size_t 
     readers.emplace_back([&, thread] {
       Random random(thread + 1);
       while (!progress.stop) {
-        const bool around = random.one_in(2);
-        const std::uint64_t at = around ? offset - std::min<std::uint64_t>(offset, 8 * random.below(8))
-                                        : offset + 8 * random.below(count / 8);
-        const std::size_t want = around ? count + 64 : random.one_in(2) ? 8 * (1 + random.below(128)) : count;
-        const unsigned from = progress.ended;
+        const bool around = random.one_in(3);
+        std::uint64_t at = offset + 8 * random.below(count / 8);
+        std::size_t want = random.one_in(2) ? 8 * (1 + random.below(128)) : count;
+        if (around) {
+          at = offset - std::min<std::uint64_t>(offset, 8 * random.below(8));
+          want = count + 64;
+        } else if (random.one_in(2)) {  // by turns the first and the last of what is written
+          at = random.one_in(2) ? offset : offset + count - 8;
+          want = 8;
+        }
+        const unsigned from = progress.oldest();
         const std::vector<char> bytes = ground.file.range(at, want);
         const unsigned to = progress.begun;
         EXPECT_FALSE(bytes.empty());
+        progress.saw(bytes, at, offset, offset + count);
         const auto verdict = one_generation(bytes, at, offset, offset + count, from, to);
         if (!verdict) progress.stop = true;
         EXPECT_TRUE(verdict);
@@ -155,19 +185,18 @@ TEST(BufferedRead, R1_SeveralBuffers) {
       progress.ended = generation;
     }
   });
+  const StopAndJoin guard{progress.stop, writer};
   const auto end = std::chrono::steady_clock::now() + kRun;
   while (std::chrono::steady_clock::now() < end) {
     std::vector<char> bytes(8000);
     const iovec parts[] = {
         {bytes.data(), 104}, {bytes.data() + 104, 0}, {bytes.data() + 104, 5000}, {bytes.data() + 5104, 2896}};
-    const unsigned from = progress.ended;
+    const unsigned from = progress.oldest();
     const auto got = file_read(ground.file.handle(), parts, 4000, 0);
     ASSERT_TRUE(got.ok());
     ASSERT_EQ(got.value(), 8000U);
     ASSERT_TRUE(one_generation(bytes, 4000, 4000, 12000, from, progress.begun));
   }
-  progress.stop = true;
-  writer.join();
 }
 
 // Records of one size are appended; a reader at the end sees whole records, and all that were there before it came.
@@ -187,6 +216,7 @@ void append_beside_reader(Ground& ground, std::size_t record, std::uint64_t cut_
       progress.begun = 1;
     }
   });
+  const StopAndJoin guard{progress.stop, writer};
   Random random(3);
   const auto end = std::chrono::steady_clock::now() + kRun;
   while (std::chrono::steady_clock::now() < end) {
@@ -209,9 +239,6 @@ void append_beside_reader(Ground& ground, std::size_t record, std::uint64_t cut_
       ASSERT_EQ(reached % record, 0U) << "part of an append";
     }
   }
-  progress.stop = true;
-  progress.begun = 2;
-  writer.join();
 }
 
 TEST(BufferedRead, R1_AppendBesideReader) {
