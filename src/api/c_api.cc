@@ -69,6 +69,29 @@ unsigned io_flags(int rwf_flags) {
   return flags;
 }
 
+// What quire_pread does with all but the plainest hits.
+[[gnu::noinline]] ssize_t read_any(FileImpl& f, void* buffer, size_t count, off_t offset) {
+  int errnum = check_range(count, offset);
+  if (errnum == 0) {
+    unsigned flags = 0;
+    if (f.readable && count - 1 < quire::kFastBytes) {
+      quire::Mapping& mapping = f.inode->mapping;
+      const ssize_t n =
+          quire::read_fast(mapping, static_cast<char*>(buffer), count, static_cast<std::uint64_t>(offset));
+      if (__builtin_expect(n >= 0, 1)) {
+        mapping.cache.stats.count_hit(count);
+        return n;
+      }
+      flags = quire::kIoMissed;
+    }
+    const iovec v{buffer, count};
+    const auto n = quire::file_read(f, std::span(&v, 1), static_cast<std::uint64_t>(offset), flags);
+    if (n.ok()) return static_cast<ssize_t>(n.value());
+    errnum = n.errnum();
+  }
+  return failed_at(f, "read", count, offset, errnum);
+}
+
 }  // namespace
 
 extern "C" {
@@ -155,30 +178,14 @@ int quire_close(quire_file* file) {
   return status.ok() ? 0 : failed(f, "close (the handle stays open)", status.errnum());
 }
 
-ssize_t quire_pread(quire_file* file, void* buffer, size_t count, off_t offset) {
+__attribute__((target_clones("arch=x86-64-v3", "default"))) ssize_t quire_pread(quire_file* file, void* buffer, size_t count, off_t offset) {
   FileImpl& f = impl(file);
-  // A hit without detours: 1 to kFastBytes at an offset that cannot overflow.
-  if (__builtin_expect(count - 1 < quire::kFastBytes && f.readable &&
-                           static_cast<std::uint64_t>(offset) <= INT64_MAX - quire::kFastBytes,
-                       1)) {
-    quire::Mapping& mapping = f.inode->mapping;
-    char* to = static_cast<char*>(buffer);
-    const std::uint64_t at = static_cast<std::uint64_t>(offset);
-    const ssize_t n = count <= quire::kRegisterBytes ? quire::read_hit(mapping, to, count, at)
-                                                     : quire::read_fast(mapping, to, count, at);
-    if (__builtin_expect(n >= 0, 1)) {
-      mapping.cache.stats.count_hit(count);
-      return n;
-    }
+  if (__builtin_expect(count - 1 < quire::kRegisterBytes && f.short_hits != nullptr, 1)) {
+    const ssize_t n =
+        quire::read_hit(*f.short_hits, static_cast<char*>(buffer), count, static_cast<std::uint64_t>(offset));
+    if (__builtin_expect(n >= 0, 1)) return n;
   }
-  int errnum = check_range(count, offset);
-  if (errnum == 0) {
-    const iovec v{buffer, count};
-    const auto n = quire::file_read(f, std::span(&v, 1), static_cast<std::uint64_t>(offset), 0);
-    if (n.ok()) return static_cast<ssize_t>(n.value());
-    errnum = n.errnum();
-  }
-  return failed_at(f, "read", count, offset, errnum);
+  return read_any(f, buffer, count, offset);
 }
 
 ssize_t quire_pwrite(quire_file* file, const void* buffer, size_t count, off_t offset) {

@@ -122,6 +122,7 @@ Result<FileImpl*> CacheImpl::open_files(HostDescriptors files, std::unique_ptr<F
   ++handles_;
   if (file->writable) ++inode.writers;
   file->inode = &inode.inode;
+  if (file->readable) file->short_hits = &inode.inode.mapping;
   if (file->may_be_new) note_changed(inode.inode.mapping);
   file->error_seen.store(sample_error(inode.inode.mapping), memory_order_relaxed);
   file->owner = this;

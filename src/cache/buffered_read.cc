@@ -4,12 +4,21 @@
 #include <cstring>
 
 #include "base/error.h"
-#include "cache/read_hit.h"
+#include "cache/buffered_read.h"
 #include "sync/rcu.h"
 
 namespace quire {
 
-ssize_t read_left_at(Mapping& mapping, std::uint64_t page) {
+namespace {
+
+// A fast read that gives up: counts why, returns kSlow. read_left_at looks again for the reason, so it may name another
+// than the one that struck.
+[[gnu::cold]] ssize_t read_left(Mapping& mapping, Counter why) {
+  mapping.cache.stats.count(why);
+  return kSlow;
+}
+
+[[gnu::cold]] ssize_t read_left_at(Mapping& mapping, std::uint64_t page) {
   RcuReadLock rcu;
   const Folio* folio = folio_of(mapping.pages.load(page));
   Counter why = Counter::miss_identity;
@@ -20,22 +29,38 @@ ssize_t read_left_at(Mapping& mapping, std::uint64_t page) {
   } else if (folio->has(kReadahead)) {
     why = Counter::miss_readahead_mark;
   }
-  mapping.cache.stats.count(why);
-  return kSlow;
+  return read_left(mapping, why);
 }
 
-ssize_t read_left(Mapping& mapping, Counter why) {
-  mapping.cache.stats.count(why);
-  return kSlow;
-}
-
-ssize_t read_past_end(Mapping& mapping, std::uint64_t gate, std::uint64_t size) {
+// A read that starts at or past the end: nothing to copy.
+[[gnu::cold]] ssize_t read_past_end(Mapping& mapping, std::uint64_t gate, std::uint64_t size) {
   validate_fence();
   if (mapping.gate.unchanged(gate) && mapping.size.load(memory_order_relaxed) == size) return 0;
   return read_left(mapping, Counter::miss_changed);
 }
 
-namespace {
+// Looks a page up and checks that it may be copied from. Null: read_left_at() says why. Inside RCU.
+[[gnu::always_inline]] inline const Folio* find_for_copy(Mapping& mapping, std::uint64_t page,
+                                                         std::uint64_t* sequence) {
+  Folio* folio = folio_of(mapping.pages.load(page));
+  if (__builtin_expect(folio == nullptr, 0)) return nullptr;
+  *sequence = folio->sequence.read_begin();
+  if (__builtin_expect(Sequence::is_odd(*sequence), 0)) return nullptr;        // being filled, written or removed
+  if (__builtin_expect(!folio_is(*folio, &mapping, page), 0)) return nullptr;  // recycled between lookup and load
+  if (__builtin_expect(!referenced(*folio), 0)) {
+    if (folio->has(kReadahead)) return nullptr;  // its first reader starts the next window
+    set_referenced(*folio);
+  }
+  return folio;
+}
+
+// Where `offset` lies. For a folio of one page this does not wait for the descriptor to be loaded.
+[[gnu::always_inline]] inline const char* page_bytes(const Mapping& mapping, const Folio* folio, std::uint64_t offset) {
+  const std::size_t inside = __builtin_expect(folio->order.load(memory_order_relaxed) == 0, 1)
+                                 ? offset & (kPageSize - 1)
+                                 : offset - (folio->index.load(memory_order_relaxed) << kPageShift);
+  return frame_bytes(mapping, folio) + inside;
+}
 
 constexpr std::size_t kRcuBytes = 16 * 1024;  // copied in one read section, so that grace periods stay short
 
@@ -128,11 +153,13 @@ ssize_t read_bounced(Mapping& mapping, char* to, std::size_t n, std::uint64_t of
     return read_fast_across(mapping, to, n, offset, gate, size, reaches_end);
   }
   alignas(64) char bounce[kBounceBytes];  // no store that is loaded again may cross a line
+  std::uint32_t frame;
   {
     std::uint64_t sequence;
     RcuReadLock rcu;
     const Folio* folio = find_for_copy(mapping, offset >> kPageShift, &sequence);
     if (folio == nullptr) return read_left_at(mapping, offset >> kPageShift);
+    frame = mapping.cache.pool.id(*folio);
     racy_copy_from_folio(bounce, page_bytes(mapping, folio, offset), n);
     validate_fence();
     if (!folio->sequence.unchanged(sequence) || !mapping.gate.unchanged(gate) ||
@@ -141,6 +168,7 @@ ssize_t read_bounced(Mapping& mapping, char* to, std::size_t n, std::uint64_t of
     }
   }
   std::memcpy(to, bounce, n);
+  if (n <= kRegisterBytes) mapping.cache.lookaside.note(mapping.hits.first_place + (offset >> kPageShift), frame);
   return static_cast<ssize_t>(n);
 }
 
@@ -193,7 +221,7 @@ Result<std::size_t> read_locked(Mapping& mapping, UserBuffer& to, std::uint64_t 
     }
     const Status ready = wait_uptodate(mapping, *folio, page, context);
     if (ready.ok()) {
-      if (!folio->has(kReferenced)) folio->flags.fetch_or(kReferenced, memory_order_relaxed);
+      set_referenced(*folio);
       const std::uint64_t inside = at - (folio->index.load(memory_order_relaxed) << kPageShift);
       const std::size_t part = std::min<std::size_t>(count - copied, folio->size_bytes() - inside);
       to.copy_from_folio(folio->bytes() + inside, part);

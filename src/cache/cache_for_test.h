@@ -74,7 +74,7 @@ inline ::testing::AssertionResult all_zero(const std::vector<char>& bytes) {
 struct TestCache {
   explicit TestCache(std::uint32_t frames = PageCache::kMinFrames) {
     PageCacheOptions options;
-    options.memory = PageCache::min_memory() + (frames - PageCache::kMinFrames) * (kPageSize + sizeof(Folio) + 10);
+    options.memory = PageCache::min_memory() + (frames - PageCache::kMinFrames) * (kPageSize + sizeof(Folio) + Lookaside::kBytesPerFrame + 10);
     CHECK(cache.create(options).ok());
   }
   std::uint64_t sum(Counter counter) const { return cache.stats.sum(counter); }

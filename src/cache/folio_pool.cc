@@ -44,6 +44,9 @@ void* map_aligned(std::size_t bytes, int fd) {
   return nullptr;
 }
 
+// One more than the frames: see descriptor_before().
+std::size_t descriptors_size(std::uint32_t frames) { return (std::size_t{frames} + 1) * sizeof(Folio); }
+
 }  // namespace
 
 Folio* FrameReservation::take() {
@@ -80,7 +83,7 @@ Status FolioPool::create(std::uint32_t frames) {
     return fail_with(map_errno, "cannot map %zu bytes for the cache: give it less memory", bytes);
   }
   madvise(arena_, bytes, MADV_DONTFORK);  // a child gets errors from every call, and pays nothing for the arena
-  const std::size_t descriptor_bytes = std::size_t{frames} * sizeof(Folio);
+  const std::size_t descriptor_bytes = descriptors_size(frames);
   void* descriptors = map_aligned(descriptor_bytes, -1);
   if (descriptors == nullptr) {
     const int errnum = errno;
@@ -89,7 +92,7 @@ Status FolioPool::create(std::uint32_t frames) {
     return fail_with(errnum, "cannot map the descriptors of %u frames: give the cache less memory", frames);
   }
   if (descriptor_bytes >= kHugePage / 2) madvise(descriptors, descriptor_bytes, MADV_HUGEPAGE);
-  folios_ = static_cast<Folio*>(descriptors);  // constructed frame by frame, as take() first touches them
+  folios_ = static_cast<Folio*>(descriptors) + 1;  // constructed frame by frame, as take() first touches them
   frames_ = frames;
   free_count_.store(frames, memory_order_relaxed);
   return {};
@@ -97,7 +100,7 @@ Status FolioPool::create(std::uint32_t frames) {
 
 FolioPool::~FolioPool() {
   if (arena_ != nullptr) munmap(arena_, std::size_t{frames_} * kPageSize);
-  if (folios_ != nullptr) munmap(static_cast<void*>(folios_), std::size_t{frames_} * sizeof(Folio));
+  if (folios_ != nullptr) munmap(static_cast<void*>(folios_ - 1), descriptors_size(frames_));
 }
 
 // Frames are used in order, so before the next ones are, they are made of huge pages where the machine allows: one

@@ -65,6 +65,13 @@ class FolioPool {
   }
   static constexpr std::uintptr_t kFrameRatio = kPageSize / sizeof(Folio);
 
+  // By lookaside entry, a frame's number + 1: before the first descriptor lies one that is nobody's and never changes;
+  // before the first frame, nothing that may be touched.
+  const Folio* descriptor_before() const { return folios_ - 1; }
+  const char* bytes_before() const {
+    return reinterpret_cast<const char*>(reinterpret_cast<std::uintptr_t>(arena_) - kPageSize);
+  }
+
   Folio& folio(std::uint32_t id) { return folios_[id]; }
   std::uint32_t id(const Folio& folio) const { return static_cast<std::uint32_t>(&folio - folios_); }
   std::uint32_t frames() const { return frames_; }

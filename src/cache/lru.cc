@@ -51,10 +51,10 @@ std::uint32_t Lru::isolate(std::span<Folio*> out, std::uint32_t* scanned) {
     ++looked;
     unlink_locked(folio);
     const std::uint32_t flags = folio.flags.load(memory_order_relaxed);
-    const bool idle = (flags & (kReferenced | kUnstable | kLocked)) == 0 &&
+    const bool idle = !referenced(folio) && (flags & (kUnstable | kLocked)) == 0 &&
                       folio.refs.load(memory_order_relaxed) == 1 && try_lock_folio(folio);
     if (!idle) {
-      if ((flags & kReferenced) != 0) folio.flags.fetch_and(~kReferenced, memory_order_relaxed);
+      if (referenced(folio)) clear_referenced(folio);
       link_hot_locked(folio);
       continue;
     }

@@ -60,10 +60,10 @@ TEST_F(LruTest, ColdestFirst) {
 TEST_F(LruTest, SecondChance) {
   Folio& a = add();
   Folio& b = add();
-  a.flags.fetch_or(kReferenced, memory_order_relaxed);
+  set_referenced(a);
   auto got = isolate(1);
   EXPECT_EQ(got, (std::vector<Folio*>{&b})) << "a was read since";
-  EXPECT_FALSE(a.has(kReferenced));
+  EXPECT_FALSE(referenced(a));
   EXPECT_EQ(scanned, 2U);
   unlock(got);
   got = isolate(1);
@@ -110,7 +110,7 @@ TEST_F(LruTest, RemovesAnywhereAndAddsOnce) {
 }
 
 TEST_F(LruTest, LooksAtABatchAtATime) {
-  for (int i = 0; i < 150; ++i) add().flags.fetch_or(kReferenced, memory_order_relaxed);
+  for (int i = 0; i < 150; ++i) set_referenced(add());
   std::uint32_t looked = 0;
   for (int i = 0; i < 3; ++i) {
     const auto got = isolate(200);

@@ -21,10 +21,24 @@ std::int64_t now_ns(clockid_t clock) {
 
 }  // namespace
 
+namespace {
+
+Mapping::Hits hits_of(const PageCache& cache, std::uint64_t inode_id) {
+  return Mapping::Hits{.entries = cache.lookaside.entries(),
+                       .mask = cache.lookaside.mask(),
+                       .first_place = Lookaside::first_place(inode_id),
+                       .descriptors = cache.pool.descriptor_before(),
+                       .bytes = cache.pool.bytes_before(),
+                       .stats_id = cache.stats.id()};
+}
+
+}  // namespace
+
 Mapping::Mapping(PageCache& page_cache, Backing& file_backing, std::uint64_t inode_id, std::uint64_t initial_size)
     : gate(inode_id),
       size(initial_size),
       pages(&page_cache.node_bytes),
+      hits(hits_of(page_cache, inode_id)),
       address_base(page_cache.pool.address_base()),
       cache(page_cache),
       backing(&file_backing),
@@ -56,6 +70,7 @@ Status insert_new(Mapping& mapping, Folio& frame, std::uint64_t page) {
   DCHECK(frame.sequence.odd());
   DCHECK(frame.refs.load(memory_order_relaxed) == 0);
   frame.index.store(page, memory_order_relaxed);
+  frame.hit_word.store(hit_word_of(page) - kReferenced, memory_order_relaxed);
   frame.order.store(0, memory_order_relaxed);
   frame.mapping.store(&mapping, memory_order_relaxed);
   frame.flags.store(kLocked, memory_order_relaxed);
@@ -102,7 +117,7 @@ void detach_folio(Mapping& mapping, Folio& folio) {
     MutexLock lock(mapping.pages.mutex());
     mapping.pages.erase_locked(folio.index.load(memory_order_relaxed));
     const std::uint32_t old =
-        folio.flags.fetch_and(~(kUnstable | kUptodate | kReadahead | kReferenced), memory_order_relaxed);
+        folio.flags.fetch_and(~(kUnstable | kUptodate | kReadahead), memory_order_relaxed);
     DCHECK((old & kWriteback) == 0);
     if ((old & kUnstable) != 0) now_stable(mapping);
     mapping.folio_count.store(mapping.folio_count.load(memory_order_relaxed) - 1, memory_order_relaxed);

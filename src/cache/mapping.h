@@ -51,6 +51,16 @@ struct Mapping {
   alignas(64) Gate gate;
   Atomic<std::uint64_t> size;  // i_size, bytes
   XArray pages;
+  // All else that a short hit loads on its way (read_hit.h), on one line.
+  struct alignas(64) Hits {
+    const Atomic<std::uint32_t>* entries;  // of the cache's Lookaside
+    std::uint64_t mask;
+    std::uint64_t first_place;
+    const Folio* descriptors;  // of entry 0, which is nobody's; the frames' follow
+    const char* bytes;         // of entry 0, which has none
+    std::uint64_t stats_id;
+  };
+  const Hits hits;
   const std::uintptr_t address_base;  // FolioPool::address_base
 
   PageCache& cache;

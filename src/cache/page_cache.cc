@@ -16,7 +16,7 @@ LockClass turn_lock_class{"frame reservation"};
 constexpr RangeModes kTurnModes{{0, 0, 0, 0}};
 constexpr std::size_t kNodeShare = 10;          // bytes of index for a folio of a dense file
 constexpr std::size_t kFixedBytes = 64 * 1024;  // counters, mappings of a few files, the rings' bookkeeping
-constexpr std::size_t kFrameCost = kPageSize + sizeof(Folio);
+constexpr std::size_t kFrameCost = kPageSize + sizeof(Folio) + Lookaside::kBytesPerFrame;
 constexpr std::uint32_t kReclaimBatch = 64;
 constexpr std::int64_t kPollNs = 2'000'000;  // references are dropped without a wake-up: look again
 constexpr std::uint64_t kMaxOperation = 16u << 20;
@@ -45,6 +45,7 @@ Status PageCache::create(const PageCacheOptions& options) {
   if (frames >= FolioPool::kNone)
     return fail_with(EINVAL, "a cache of %zu bytes is too large: 16 TiB is the limit", memory_);
   QUIRE_TRY(pool.create(static_cast<std::uint32_t>(frames)));
+  QUIRE_TRY(lookaside.create(static_cast<std::uint32_t>(frames)));
   hard_dirty_ = frames / 2;
   background_dirty_ = frames / 8;
   auto io = IoThread::create(
@@ -61,7 +62,7 @@ std::uint64_t PageCache::max_operation_bytes() const {
 
 std::int64_t PageCache::metadata_bytes() const {
   return static_cast<std::int64_t>(pool.touched_frames() * sizeof(Folio)) + node_bytes.load(memory_order_relaxed) +
-         stats.memory_bytes();
+         stats.memory_bytes() + lookaside.memory_bytes();
 }
 
 std::uint32_t PageCache::take_within_budget(FrameReservation& reservation, std::uint32_t want) {

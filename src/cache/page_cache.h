@@ -12,6 +12,7 @@
 #include <span>
 
 #include "cache/folio_pool.h"
+#include "cache/lookaside.h"
 #include "cache/lru.h"
 #include "cache/stats.h"
 #include "device/io_stats.h"
@@ -79,6 +80,7 @@ class PageCache {
 
   FolioPool pool;
   Lru lru;
+  Lookaside lookaside;
   Stats stats;
   IoStats io_stats;
   Atomic<std::int64_t> node_bytes;  // of the mappings' xarrays

@@ -71,7 +71,7 @@ TEST_F(PageCacheTest, WhatWasReadGetsASecondChance) {
   add_clean(0, 60);
   for (std::uint64_t page = 0; page < 10; ++page) {
     Folio* folio = get_folio(test.mapping, page);
-    folio->flags.fetch_or(kReferenced, memory_order_relaxed);
+    set_referenced(*folio);
     cache.put_folio(*folio);
   }
   FrameReservation frames(cache.pool);

@@ -51,7 +51,7 @@ std::uint64_t Stats::next_id() noexcept {
 void Stats::count_hit_slow(std::uint64_t size) noexcept {
   Block& mine = block();
   if (!thread_slot_is_shared(thread_slot()) && &mine != &fallback_) current = Current{id_, &mine};
-  add(mine.fast_reads[static_cast<std::size_t>(bucket(size))], 1);
+  add(mine.fast_reads[bucket(size)], 1);
 }
 
 Stats::~Stats() {

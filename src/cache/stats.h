@@ -2,6 +2,7 @@
 // Thread safety: count() from any thread; sum() gives a value between the call and the return.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstdint>
@@ -58,15 +59,21 @@ class Stats {
     add(block().counters[static_cast<std::size_t>(counter)], n);
   }
   // A read that the fast path served; size in bytes as asked for.
-  [[gnu::always_inline]] void count_hit(std::uint64_t size) noexcept {
-    const Current& mine = current;
-    if (__builtin_expect(mine.id == id_, 1)) {  // a block of this thread alone
-      Atomic<std::uint64_t>& n = mine.block->fast_reads[static_cast<std::size_t>(bucket(size))];
-      n.store(n.load(memory_order_relaxed) + 1, memory_order_relaxed);
-      return;
+  void count_hit(std::uint64_t size) noexcept {
+    if (counted_here(id_)) {
+      current.block->fast_reads[bucket(size)].increment_alone();
+    } else {
+      count_hit_slow(size);
     }
-    count_hit_slow(size);
   }
+  // In line: did this thread count its last hit in the Stats of this id, in a block of its own? Then count_short_hit
+  // counts one more there, of 1 byte to 1 MiB.
+  [[gnu::always_inline]] static bool counted_here(std::uint64_t id) noexcept { return current.id == id; }
+  [[gnu::always_inline]] static void count_short_hit(std::uint64_t size) noexcept {
+    const auto width_less_1 = 63u ^ static_cast<unsigned>(__builtin_clzl(size));
+    current.block->fast_reads[std::size_t{width_less_1} + 1].increment_alone();
+  }
+  std::uint64_t id() const noexcept { return id_; }
 
   void count_slow_read(std::uint64_t size) noexcept {
     add(block().slow_reads[bucket(size)], 1);
@@ -94,9 +101,8 @@ class Stats {
   static std::uint64_t next_id() noexcept;
   void count_hit_slow(std::uint64_t size) noexcept;
 
-  static int bucket(std::uint64_t size) {
-    const int width = std::bit_width(size);
-    return width < kSizeBuckets ? width : kSizeBuckets - 1;
+  static std::size_t bucket(std::uint64_t size) {
+    return std::min<std::size_t>(static_cast<std::size_t>(std::bit_width(size)), kSizeBuckets - 1);
   }
   static void add(Atomic<std::uint64_t>& counter, std::uint64_t n) noexcept {
     if (__builtin_expect(thread_slot_is_shared(thread_slot()), 0)) {

@@ -14,7 +14,7 @@ namespace quire {
 
 namespace {
 
-constexpr unsigned kBatch = 64;  // operations between two looks at the clock
+constexpr unsigned kBatch = 256;  // operations between two looks at the clock
 
 // Blocks of whole pages lie on page boundaries, shorter ones anywhere.
 RandomOffsets offsets_of(const Work& work, unsigned thread, std::uint64_t file_size) {

@@ -16,6 +16,7 @@ namespace quire {
 
 struct OpenFile {
   Inode* inode = nullptr;
+  Mapping* short_hits = nullptr;  // the inode's mapping if readable: what quire_pread asks first
   bool readable = false;
   bool writable = false;
   bool append = false;                        // O_APPEND
@@ -24,7 +25,13 @@ struct OpenFile {
   ReadaheadState readahead;
 };
 
-enum IoFlag : unsigned { kIoNoWait = 1, kIoAppend = 2, kIoDataSync = 4, kIoSync = 8 };
+enum IoFlag : unsigned {
+  kIoNoWait = 1,
+  kIoAppend = 2,
+  kIoDataSync = 4,
+  kIoSync = 8,
+  kIoMissed = 16,  // a read: the caller has just tried read_fast
+};
 
 // --- read.cc ---
 // Up to the vectors' length at offset. Splits at PageCache::max_operation_bytes.

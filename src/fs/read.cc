@@ -58,7 +58,9 @@ Result<std::size_t> read_slow(OpenFile& file, UserBuffer& to, std::uint64_t offs
 Result<std::size_t> read_piece(OpenFile& file, std::span<const iovec> vectors, UserBuffer& to, std::uint64_t offset,
                                std::size_t count, bool whole, unsigned io_flags) {
   Mapping& mapping = file.inode->mapping;
-  if (whole && vectors.size() == 1) {
+  if ((io_flags & kIoMissed) != 0) {
+    // counted already
+  } else if (whole && vectors.size() == 1) {
     const ssize_t n = read_fast(mapping, static_cast<char*>(vectors[0].iov_base), count, offset);
     if (n != kSlow) {
       mapping.cache.stats.count_hit(count);

@@ -4,6 +4,14 @@
 
 #include <atomic>
 
+#if defined(__SANITIZE_THREAD__)
+#define QUIRE_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define QUIRE_TSAN 1
+#endif
+#endif
+
 namespace quire {
 
 using std::memory_order;
@@ -30,6 +38,16 @@ class Atomic {
   T fetch_and(T value, memory_order order) noexcept { return value_.fetch_and(value, order); }
   bool compare_exchange(T& expected, T desired, memory_order success, memory_order failure) noexcept {
     return value_.compare_exchange_strong(expected, desired, success, failure);
+  }
+
+  // Adds 1 where one thread alone writes: one plain instruction; others may load.
+  void increment_alone() noexcept {
+    static_assert(sizeof(T) == 8);
+#ifdef QUIRE_TSAN
+    value_.store(value_.load(memory_order_relaxed) + 1, memory_order_relaxed);
+#else
+    asm("incq %0" : "+m"(value_));
+#endif
   }
 
   // For futex.h only: the word the kernel compares.

@@ -33,6 +33,11 @@ class CAPABILITY("gate") Gate {
     if (!Sequence::is_odd(*begin)) return true;
     return end <= low_.load(memory_order_acquire) || high_.load(memory_order_acquire) <= first;
   }
+  // The same with less to compute: false too while an operation over other bytes is under way.
+  bool read_begin_idle(std::uint64_t* begin) const noexcept {
+    *begin = sequence_.read_begin();
+    return !Sequence::is_odd(*begin);
+  }
   // After validate_fence().
   bool unchanged(std::uint64_t begin) const noexcept { return sequence_.unchanged(begin); }
 

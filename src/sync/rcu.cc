@@ -10,12 +10,14 @@
 #include "sync/lock_class.h"
 #include "sync/mutex.h"
 
-#ifdef QUIRE_RCU_OUT_OF_LINE
+#ifdef QUIRE_TSAN
 extern "C" {
 void __tsan_acquire(void* address);
 void __tsan_release(void* address);
 }
 #endif
+
+extern "C" int urcu_memb_has_sys_membarrier;  // of liburcu, for its static header; set by its constructor
 
 namespace quire {
 
@@ -27,11 +29,13 @@ constinit pthread_once_t key_once = PTHREAD_ONCE_INIT;
 constinit pthread_key_t key;
 constinit bool in_forked_child = false;     // written by the child's only thread
 constinit thread_local int key_rounds = 0;  // how often this thread's key destructor has run
+constinit thread_local bool registered = false;
 
 void unregister_thread(void*) {
   ++key_rounds;
-  if (!detail::rcu_registered || in_forked_child) return;
-  detail::rcu_registered = false;
+  if (!registered || in_forked_child) return;
+  registered = false;
+  detail::rcu_inline = false;
   urcu_memb_unregister_thread();
 }
 
@@ -39,6 +43,16 @@ void create_key() {
   CHECK(pthread_key_create(&key, unregister_thread) == 0);
   // A thread that does not exist in the child may have held liburcu's registry lock: exiting must not ask for it.
   pthread_atfork(nullptr, nullptr, [] { in_forked_child = true; });
+}
+
+void register_thread() {
+  pthread_once(&key_once, create_key);
+  // Later there would be no destructor to unregister it, and liburcu would keep a pointer to a dead thread.
+  CHECK(key_rounds < PTHREAD_DESTRUCTOR_ITERATIONS);
+  urcu_memb_register_thread();
+  registered = true;
+  detail::rcu_inline = urcu_memb_has_sys_membarrier != 0;
+  CHECK(pthread_setspecific(key, &registered) == 0);
 }
 
 // --- what is retired -----------------------------------------------------------------------------------------------
@@ -54,13 +68,13 @@ constinit Retired retired;
 constinit LockClass drain_class{"rcu drain"};
 constinit Mutex drain_mutex{drain_class};  // one drainer at a time, from taking the list until all of it is freed
 
-#ifdef QUIRE_RCU_OUT_OF_LINE
+#ifdef QUIRE_TSAN
 constinit char section_token;
 #endif
 
 void wait_for_grace_period() {
   urcu_memb_synchronize_rcu();
-#ifdef QUIRE_RCU_OUT_OF_LINE
+#ifdef QUIRE_TSAN
   __tsan_acquire(&section_token);
 #endif
 }
@@ -79,24 +93,19 @@ void free_all(RcuHead* list) {
 
 namespace detail {
 
-constinit thread_local bool rcu_registered = false;
+constinit thread_local bool rcu_inline = false;
 
-void rcu_register_slow() noexcept {
-  pthread_once(&key_once, create_key);
-  // Later there would be no destructor to unregister it, and liburcu would keep a pointer to a dead thread.
-  CHECK(key_rounds < PTHREAD_DESTRUCTOR_ITERATIONS);
-  urcu_memb_register_thread();
-  rcu_registered = true;
-  CHECK(pthread_setspecific(key, &rcu_registered) == 0);
+void rcu_read_lock_slow() noexcept {
+  if (!registered) register_thread();
+  urcu_memb_read_lock();
 }
+
+void rcu_read_unlock_slow() noexcept { urcu_memb_read_unlock(); }
 
 }  // namespace detail
 
-#ifdef QUIRE_RCU_OUT_OF_LINE
-void rcu_read_lock() noexcept {
-  if (!detail::rcu_registered) detail::rcu_register_slow();
-  urcu_memb_read_lock();
-}
+#ifdef QUIRE_TSAN
+void rcu_read_lock() noexcept { detail::rcu_read_lock_slow(); }
 
 void rcu_read_unlock() noexcept {
   __tsan_release(&section_token);

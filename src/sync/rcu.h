@@ -14,16 +14,9 @@
 #include <cstdint>
 
 #include "sync/annotations.h"
+#include "sync/atomic.h"
 
-#if defined(__SANITIZE_THREAD__)
-#define QUIRE_RCU_OUT_OF_LINE 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define QUIRE_RCU_OUT_OF_LINE 1
-#endif
-#endif
-
-#ifndef QUIRE_RCU_OUT_OF_LINE
+#ifndef QUIRE_TSAN
 #include <urcu/config.h>
 #include <urcu/tls-compat.h>
 // liburcu declares its reader thread_local, and C++ reaches an extern thread_local through a wrapper function, in case
@@ -32,26 +25,36 @@
 #undef URCU_TLS_STORAGE_CLASS
 #define URCU_TLS_STORAGE_CLASS __thread
 #endif
+// Nor need every section ask whether the kernel has membarrier(2): rcu_inline says so, by thread.
+#define CONFIG_RCU_FORCE_SYS_MEMBARRIER 1
 #include <urcu/static/urcu-memb.h>
+#undef CONFIG_RCU_FORCE_SYS_MEMBARRIER
+#undef urcu_memb_has_sys_membarrier
 #endif
 
 namespace quire {
 
 namespace detail {
-extern constinit thread_local bool rcu_registered;  // written by this thread only
-void rcu_register_slow() noexcept;
+// This thread is registered, and the kernel has membarrier(2), so that sections need no fence of their own. Written by
+// this thread only.
+extern constinit thread_local bool rcu_inline;
+void rcu_read_lock_slow() noexcept;  // registers the thread if it is not
+void rcu_read_unlock_slow() noexcept;
 }  // namespace detail
 
-#ifdef QUIRE_RCU_OUT_OF_LINE
+#ifdef QUIRE_TSAN
 void rcu_read_lock() noexcept;  // nests; never waits
 void rcu_read_unlock() noexcept;
 bool rcu_in_read_section() noexcept;  // for assertions
 #else
 inline void rcu_read_lock() noexcept {
-  if (__builtin_expect(!detail::rcu_registered, 0)) detail::rcu_register_slow();
+  if (__builtin_expect(!detail::rcu_inline, 0)) return detail::rcu_read_lock_slow();
   _urcu_memb_read_lock();
 }
-inline void rcu_read_unlock() noexcept { _urcu_memb_read_unlock(); }
+inline void rcu_read_unlock() noexcept {
+  if (__builtin_expect(!detail::rcu_inline, 0)) return detail::rcu_read_unlock_slow();
+  _urcu_memb_read_unlock();
+}
 inline bool rcu_in_read_section() noexcept { return _urcu_memb_read_ongoing() != 0; }
 #endif
 

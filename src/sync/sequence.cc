@@ -2,7 +2,7 @@
 // folio's side, words, bytes. Elsewhere sequence.h copies inline and this file is empty. Locks: none.
 #include "sync/sequence.h"
 
-#ifdef QUIRE_ATOMIC_COPY
+#ifdef QUIRE_TSAN
 
 namespace quire::detail {
 
@@ -71,4 +71,4 @@ void atomic_zero_bytes(void* to, std::size_t size) noexcept {
 
 }  // namespace quire::detail
 
-#endif  // QUIRE_ATOMIC_COPY
+#endif  // QUIRE_TSAN

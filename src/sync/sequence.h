@@ -53,23 +53,15 @@ class Sequence {
 // Orders the racy copies before the sequence loads that follow (Sequence::unchanged).
 inline void validate_fence() noexcept { std::atomic_thread_fence(memory_order_acquire); }
 
-#if defined(__SANITIZE_THREAD__)
-#define QUIRE_ATOMIC_COPY 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define QUIRE_ATOMIC_COPY 1
-#endif
-#endif
-
 namespace detail {
-#ifdef QUIRE_ATOMIC_COPY
+#ifdef QUIRE_TSAN
 void atomic_load_bytes(void* to, const void* from, std::size_t size) noexcept;   // relaxed loads from `from`
 void atomic_store_bytes(void* to, const void* from, std::size_t size) noexcept;  // relaxed stores to `to`
 void atomic_zero_bytes(void* to, std::size_t size) noexcept;
 #endif
 }  // namespace detail
 
-#ifndef QUIRE_ATOMIC_COPY
+#ifndef QUIRE_TSAN
 namespace detail {
 // memcpy in pieces below the size from which glibc 2.36 copies with `rep movsb`: that is 28 times slower on Zen 3
 // (1,350 ns for 4 KiB, not 49) where the target lies 1 to 31 bytes past the source modulo 4,096, as a large block of
@@ -89,8 +81,11 @@ inline void copy_in_pieces(void* to, const void* from, std::size_t size) noexcep
 
 inline constexpr std::size_t kRegisterBytes = 256;  // what the 16 vector registers of x86-64 hold
 
-#ifndef QUIRE_ATOMIC_COPY
+#ifndef QUIRE_TSAN
 namespace detail {
+// One AVX register, or two of SSE where the function that copies is not compiled for AVX2.
+typedef long long Bytes32 __attribute__((vector_size(32), aligned(1)));
+
 // size in [sizeof(Word) * kWords, 2 * sizeof(Word) * kWords]: as many words from the front as from the back.
 template <typename Word, int kWords, typename Valid>
 [[gnu::always_inline]] inline bool copy_through_registers(char* to, const char* from, std::size_t size, Valid valid) {
@@ -115,19 +110,19 @@ template <typename Word, int kWords, typename Valid>
 template <typename Valid>
 [[gnu::always_inline]] inline bool copy_short_if_valid(void* to, const void* folio_bytes, std::size_t size,
                                                        Valid valid) {
-#ifdef QUIRE_ATOMIC_COPY
+#ifdef QUIRE_TSAN
   char bounce[kRegisterBytes];
   detail::atomic_load_bytes(bounce, folio_bytes, size);
   if (!valid()) return false;
   std::memcpy(to, bounce, size);
   return true;
 #else
-  asm volatile("" : "+r"(folio_bytes), "+r"(size) : : "memory");
+  asm volatile("" : "+r"(folio_bytes) : : "memory");
   auto* out = static_cast<char*>(to);
   const auto* in = static_cast<const char*>(folio_bytes);
-  if (size >= 128) return detail::copy_through_registers<__m128i, 8>(out, in, size, valid);
-  if (size >= 64) return detail::copy_through_registers<__m128i, 4>(out, in, size, valid);
-  if (size >= 32) return detail::copy_through_registers<__m128i, 2>(out, in, size, valid);
+  if (size >= 128) return detail::copy_through_registers<detail::Bytes32, 4>(out, in, size, valid);
+  if (size >= 64) return detail::copy_through_registers<detail::Bytes32, 2>(out, in, size, valid);
+  if (size >= 32) return detail::copy_through_registers<detail::Bytes32, 1>(out, in, size, valid);
   if (size >= 16) return detail::copy_through_registers<__m128i, 1>(out, in, size, valid);
   if (size >= 8) return detail::copy_through_registers<std::uint64_t, 1>(out, in, size, valid);
   if (size >= 4) return detail::copy_through_registers<std::uint32_t, 1>(out, in, size, valid);
@@ -138,7 +133,7 @@ template <typename Valid>
 
 // Copies size bytes out of a folio that may be changing; `to` is private to the caller.
 inline void racy_copy_from_folio(void* to, const void* folio_bytes, std::size_t size) noexcept {
-#ifdef QUIRE_ATOMIC_COPY
+#ifdef QUIRE_TSAN
   detail::atomic_load_bytes(to, folio_bytes, size);
 #else
   asm volatile("" : "+r"(folio_bytes), "+r"(size) : : "memory");  // nothing is known of source or length any more
@@ -149,7 +144,7 @@ inline void racy_copy_from_folio(void* to, const void* folio_bytes, std::size_t 
 
 // Its twin: copies into a folio that fast readers may be reading; the caller made its sequence odd.
 inline void racy_copy_to_folio(void* folio_bytes, const void* from, std::size_t size) noexcept {
-#ifdef QUIRE_ATOMIC_COPY
+#ifdef QUIRE_TSAN
   detail::atomic_store_bytes(folio_bytes, from, size);
 #else
   asm volatile("" : "+r"(folio_bytes), "+r"(size) : : "memory");
@@ -159,7 +154,7 @@ inline void racy_copy_to_folio(void* folio_bytes, const void* from, std::size_t 
 }
 
 inline void racy_zero_folio(void* folio_bytes, std::size_t size) noexcept {
-#ifdef QUIRE_ATOMIC_COPY
+#ifdef QUIRE_TSAN
   detail::atomic_zero_bytes(folio_bytes, size);
 #else
   asm volatile("" : "+r"(folio_bytes), "+r"(size) : : "memory");

@@ -14,7 +14,7 @@ struct XArrayInspector {
     const std::uintptr_t root = array.root_.load(memory_order_acquire);
     if (root == 0) return 0;
     const XNode<Shift>* node = array.root_node(root);
-    EXPECT_EQ(array.root_level(root), node->level);
+    EXPECT_EQ(array.root_shift(root), node->shift());
     EXPECT_EQ(node->parent, nullptr);
     EXPECT_EQ(node->offset, 0);
     const bool only_child = node->count == 1 && node->is_child(node->slots[0].load(memory_order_relaxed));

@@ -21,20 +21,20 @@ namespace quire {
 template <unsigned Shift>
 inline constexpr unsigned kXLevels = (64 + Shift - 1) / Shift;  // of a tree that reaches UINT64_MAX
 
-// The alignment leaves room for a level (0 .. kXLevels - 1) in the low bits of the root word.
+// The alignment leaves room for a shift (0 .. 63) in the low bits of the root word, and lays slots on cache lines.
 template <unsigned Shift>
-struct alignas(std::max<std::size_t>(16, std::bit_ceil(std::size_t{kXLevels<Shift>}))) XNode : RcuHead {
+struct alignas(64) XNode : RcuHead {
   static_assert(Shift >= 2 && Shift <= 6, "a bitmap of slots is one 64-bit word");
   static constexpr unsigned kSlots = 1u << Shift;
   static constexpr std::uint64_t kOffsetMask = kSlots - 1;
-  static constexpr std::uintptr_t kChildTag = 2, kTagMask = 3;
+  static constexpr std::uintptr_t kChildTag = 2;
 
   XNode(unsigned level_of_node, unsigned offset_in_parent, XNode* parent_node)
       : parent(parent_node),
         level(static_cast<std::uint8_t>(level_of_node)),
         offset(static_cast<std::uint8_t>(offset_in_parent)) {}
 
-  static bool is_child(std::uintptr_t word) { return (word & kTagMask) == kChildTag; }
+  static bool is_child(std::uintptr_t word) { return (word & kChildTag) != 0; }
   static XNode* child(std::uintptr_t word) { return reinterpret_cast<XNode*>(word - kChildTag); }
   std::uintptr_t as_child() const { return reinterpret_cast<std::uintptr_t>(this) + kChildTag; }
 

@@ -58,17 +58,16 @@ class BasicXArray {
     DCHECK(readable());
     const std::uintptr_t root = root_.load(memory_order_acquire);
     if (root == 0) return {};
-    unsigned shift = root_level(root) * Shift;
+    unsigned shift = root_shift(root);
     std::uint64_t slot = index >> shift;
     if (slot >= Node::kSlots) return {};
-    const Node* node = root_node(root);
-    for (;;) {
-      const std::uintptr_t word = node->slots[slot].load(memory_order_acquire);
-      if (!Node::is_child(word)) return XEntry{word};
-      node = Node::child(word);
+    std::uintptr_t word = root_node(root)->slots[slot].load(memory_order_acquire);
+    while (__builtin_expect(Node::is_child(word), 1)) {
       shift -= Shift;
-      slot = (index >> shift) & Node::kOffsetMask;
+      slot = (index >> (shift & kShiftMask)) & Node::kOffsetMask;  // the mask is free: the instruction has it
+      word = Node::child(word)->slots[slot].load(memory_order_acquire);
     }
+    return XEntry{word};
   }
 
   // The next entry that covers an index in [*index, last], or an empty one. *index becomes the first such index: the
@@ -190,10 +189,12 @@ class BasicXArray {
   friend struct XArrayInspector;  // tests check the invariants of the tree
   struct Hit;
 
-  static constexpr std::uintptr_t kLevelMask = alignof(Node) - 1;
-  static unsigned root_level(std::uintptr_t root) { return static_cast<unsigned>(root & kLevelMask); }
-  static Node* root_node(std::uintptr_t root) { return reinterpret_cast<Node*>(root & ~kLevelMask); }
-  static std::uintptr_t root_word(const Node* node) { return reinterpret_cast<std::uintptr_t>(node) | node->level; }
+  // The root's address and its shift in one word.
+  static constexpr std::uintptr_t kShiftMask = 63;
+  static_assert(alignof(Node) > kShiftMask);
+  static unsigned root_shift(std::uintptr_t root) { return static_cast<unsigned>(root & kShiftMask); }
+  static Node* root_node(std::uintptr_t root) { return reinterpret_cast<Node*>(root & ~kShiftMask); }
+  static std::uintptr_t root_word(const Node* node) { return reinterpret_cast<std::uintptr_t>(node) | node->shift(); }
 
   bool readable() const { return rcu_in_read_section() || lock_held_by_me(&mutex_); }
   template <typename Pick>

@@ -17,7 +17,7 @@ namespace {
 
 constexpr auto kRunTime = std::chrono::milliseconds(700);
 
-XEntry entry_for(std::uint64_t first, unsigned order) { return XEntry::from_value(((first << 6) >> 1) | order); }
+XEntry entry_for(std::uint64_t first, unsigned order) { return XEntry::from_value(((first << 7) >> 2) | order); }
 
 // The entry may stand under index: index lies in the range that it names.
 bool belongs(XEntry entry, std::uint64_t index) {

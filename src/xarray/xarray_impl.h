@@ -41,7 +41,7 @@ bool BasicXArray<Shift>::scan(std::uint64_t at, std::uint64_t last, const Pick& 
   DCHECK(readable());
   while (at <= last) {
     const std::uintptr_t root = root_.load(memory_order_acquire);
-    if (root == 0 || (at >> (root_level(root) * Shift)) >= Node::kSlots) {
+    if (root == 0 || (at >> root_shift(root)) >= Node::kSlots) {
       *hit = Hit{nullptr, 0, 0, at};
       return true;
     }
@@ -125,7 +125,7 @@ template <unsigned Shift>
 const XNode<Shift>* BasicXArray<Shift>::descend(std::uint64_t index, unsigned* slot, std::uintptr_t* word) const {
   *word = 0;
   const std::uintptr_t root = root_.load(memory_order_acquire);
-  if (root == 0 || (index >> (root_level(root) * Shift)) >= Node::kSlots) return nullptr;
+  if (root == 0 || (index >> root_shift(root)) >= Node::kSlots) return nullptr;
   for (const Node* node = root_node(root);; node = Node::child(*word)) {
     *slot = node->offset_of(index);
     *word = node->slots[*slot].load(memory_order_acquire);
@@ -384,7 +384,7 @@ bool BasicXArray<Shift>::grow_locked(std::uint64_t index, unsigned level) {
     root_.store(root_word(node), memory_order_release);
     return true;
   }
-  while (root_level(root) < level || (index >> (root_level(root) * Shift)) >= Node::kSlots) {
+  while (root_shift(root) < level * Shift || (index >> root_shift(root)) >= Node::kSlots) {
     Node* below = root_node(root);
     Node* above = allocate_locked(below->level + 1u, 0, nullptr);
     if (above == nullptr) {

@@ -123,7 +123,7 @@ class ModelRun {
  private:
   XEntry new_entry() {
     ++made_;
-    return random_.one_in(2) ? XEntry::from_value(random_.next() >> 1)
+    return random_.one_in(2) ? XEntry::from_value(random_.next() & XEntry::kMaxValue)
                              : XEntry::from_pointer(reinterpret_cast<void*>(made_ * 8));
   }
 
