@@ -10,16 +10,28 @@
 
 namespace quire {
 
-bool write_fast(Mapping& mapping, const char* from, std::size_t count, std::uint64_t offset) {
+void prefetch_for_write(const Mapping& mapping, std::uint64_t offset, std::size_t count) {
+  constexpr std::size_t kMost = 2048;  // the processor sees the rest coming
+  const Folio& folio = guess_folio(mapping, offset >> kPageShift);
+  __builtin_prefetch(&folio, 1);
+  const char* to = frame_bytes(mapping, &folio) + (offset & (kPageSize - 1));
+  for (std::size_t at = 0; at < std::min(count, kMost); at += 64) __builtin_prefetch(to + at, 1);
+}
+
+bool write_fast(Mapping& mapping, const char* from, std::size_t count, std::uint64_t offset, bool may_dirty) {
   const std::uint64_t page = offset >> kPageShift;
   Folio* folio;
   {
     RcuReadLock rcu;
-    folio = folio_of(mapping.pages.load(page));
+    folio = const_cast<Folio*>(&guess_folio(mapping, page));
+    if (!folio_is(*folio, &mapping, page)) {
+      folio = folio_of(mapping.pages.load(page));
+      if (folio != nullptr) mapping.cache.lookaside.note(mapping.hits.first_place + page, mapping.cache.pool.id(*folio));
+    }
     // No reference is needed: a folio that we have locked, and that still is this page's, is not removed or recycled.
     if (folio == nullptr || !try_lock_folio(*folio)) return false;
-    if (!folio_is(*folio, &mapping, page) || !folio->has(kUptodate)) {
-      unlock_folio(*folio);  // recycled between lookup and lock, or its fill failed
+    if (!folio_is(*folio, &mapping, page) || !folio->has(kUptodate) || !(may_dirty || folio->has(kUnstable))) {
+      unlock_folio(*folio);  // recycled between lookup and lock, or its fill failed, or one folio too many
       return false;
     }
   }

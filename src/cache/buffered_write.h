@@ -21,8 +21,13 @@ namespace quire {
 
 inline constexpr std::uint64_t kFewFolios = 64;
 
-// Overwrites or appends inside one resident, uptodate folio whose lock is free. False: nothing done, take write_locked.
-bool write_fast(Mapping& mapping, const char* from, std::size_t count, std::uint64_t offset);
+// Starts to fetch what write_fast will store to, so that the misses of the processor's caches pass beside the locks
+// before it. A hint: any offset.
+void prefetch_for_write(const Mapping& mapping, std::uint64_t offset, std::size_t count);
+
+// Overwrites or appends inside one resident, uptodate folio whose lock is free, and that is unstable already unless
+// `may_dirty`. False: nothing done, take write_locked.
+bool write_fast(Mapping& mapping, const char* from, std::size_t count, std::uint64_t offset, bool may_dirty);
 
 // Frames that write_locked may need for [offset, offset + count).
 constexpr std::uint32_t write_frames(std::uint64_t offset, std::uint64_t count) {

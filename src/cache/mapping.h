@@ -98,6 +98,12 @@ inline const char* frame_bytes(const Mapping& mapping, const Folio* folio) {
                                        mapping.address_base);
 }
 
+// The folio that the lookaside guesses for `page`: it may be any, or one that is free.
+inline const Folio& guess_folio(const Mapping& mapping, std::uint64_t page) {
+  const Mapping::Hits& hits = mapping.hits;
+  return hits.descriptors[hits.entries[(page + hits.first_place) & hits.mask].load(memory_order_relaxed)];
+}
+
 inline void note_changed(Mapping& mapping) {
   mapping.backing_changed.store(true, memory_order_release);
   mapping.metadata_changed.store(true, memory_order_release);

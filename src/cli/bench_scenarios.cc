@@ -58,7 +58,7 @@ void measure(const BenchOptions& options, const Contestants& contestants, const 
 
 // quire's own memory for files that stay cached: far from any limit on dirty bytes, as the kernel's is.
 std::uint64_t roomy_memory(const BenchOptions& options, std::uint64_t total) {
-  return options.memory != 0 ? options.memory : std::max(256 * kMiB, 8 * total);
+  return options.memory != 0 ? options.memory : std::max(256 * kMiB, 16 * total);
 }
 
 Contestants make_cached(const BenchOptions& options, std::uint64_t file_size, unsigned files, bool with_memcpy) {

@@ -67,10 +67,15 @@ Result<WrittenAt> write_piece(OpenFile& file, std::span<const iovec> vectors, Us
   const std::uint64_t limit = mapping.backing->max_size();
   const auto past_limit = [&] { return range.offset() > limit || count > limit - range.offset(); };
 
-  if (whole && vectors.size() == 1 && count <= kPageSize && !cache.near_dirty_limit()) {
+  // Near the limit on dirty folios a write may still change those that count against it already, unless they cannot be
+  // written back.
+  const bool may_dirty = !cache.near_dirty_limit();
+  if (whole && vectors.size() == 1 && count <= kPageSize &&
+      (may_dirty || mapping.failing.load(memory_order_relaxed) == 0)) {
+    if (!append) prefetch_for_write(mapping, offset, count);
     QUIRE_TRY(range.acquire(offset, count, append, no_wait));
     if (past_limit()) return fail_with(EFBIG, "the write would end past the largest offset that this file can have");
-    if (write_fast(mapping, static_cast<const char*>(vectors[0].iov_base), count, range.offset())) {
+    if (write_fast(mapping, static_cast<const char*>(vectors[0].iov_base), count, range.offset(), may_dirty)) {
       cache.stats.count(Counter::writes_fast);
       return WrittenAt{count, range.offset()};
     }
