@@ -178,7 +178,8 @@ int quire_close(quire_file* file) {
   return status.ok() ? 0 : failed(f, "close (the handle stays open)", status.errnum());
 }
 
-__attribute__((target_clones("arch=x86-64-v3", "default"))) ssize_t quire_pread(quire_file* file, void* buffer, size_t count, off_t offset) {
+__attribute__((target_clones("arch=x86-64-v3", "default"))) ssize_t quire_pread(quire_file* file, void* buffer,
+                                                                                size_t count, off_t offset) {
   FileImpl& f = impl(file);
   if (__builtin_expect(count - 1 < quire::kRegisterBytes && f.short_hits != nullptr, 1)) {
     const ssize_t n =

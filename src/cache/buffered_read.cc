@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "base/error.h"
-#include "cache/buffered_read.h"
+#include "cache/read_hit.h"
 #include "sync/rcu.h"
 
 namespace quire {
@@ -173,6 +173,11 @@ ssize_t read_bounced(Mapping& mapping, char* to, std::size_t n, std::uint64_t of
 }
 
 }  // namespace
+
+ssize_t count_first_hit(const Mapping& mapping, std::size_t count) {
+  mapping.cache.stats.count_hit(count);
+  return static_cast<ssize_t>(count);
+}
 
 ssize_t read_fast(Mapping& mapping, char* to, std::size_t count, std::uint64_t offset) {
   std::uint64_t gate;

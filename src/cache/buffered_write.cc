@@ -26,7 +26,8 @@ bool write_fast(Mapping& mapping, const char* from, std::size_t count, std::uint
     folio = const_cast<Folio*>(&guess_folio(mapping, page));
     if (!folio_is(*folio, &mapping, page)) {
       folio = folio_of(mapping.pages.load(page));
-      if (folio != nullptr) mapping.cache.lookaside.note(mapping.hits.first_place + page, mapping.cache.pool.id(*folio));
+      if (folio != nullptr)
+        mapping.cache.lookaside.note(mapping.hits.first_place + page, mapping.cache.pool.id(*folio));
     }
     // No reference is needed: a folio that we have locked, and that still is this page's, is not removed or recycled.
     if (folio == nullptr || !try_lock_folio(*folio)) return false;

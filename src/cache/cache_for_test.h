@@ -74,7 +74,8 @@ inline ::testing::AssertionResult all_zero(const std::vector<char>& bytes) {
 struct TestCache {
   explicit TestCache(std::uint32_t frames = PageCache::kMinFrames) {
     PageCacheOptions options;
-    options.memory = PageCache::min_memory() + (frames - PageCache::kMinFrames) * (kPageSize + sizeof(Folio) + Lookaside::kBytesPerFrame + 10);
+    options.memory = PageCache::min_memory() +
+                     (frames - PageCache::kMinFrames) * (kPageSize + sizeof(Folio) + Lookaside::kBytesPerFrame + 10);
     CHECK(cache.create(options).ok());
   }
   std::uint64_t sum(Counter counter) const { return cache.stats.sum(counter); }
@@ -94,7 +95,7 @@ struct TestMapping {
     Folio* folio = frames.take();
     CHECK(insert_new(mapping, *folio, page).ok());
     const std::vector<char> image = words(kPageSize, file, generation, page * kPageSize);
-    std::memcpy(folio->bytes(), image.data(), kPageSize);  // nobody looks at it yet
+    racy_copy_to_folio(folio->bytes(), image.data(), kPageSize);
     make_uptodate(*folio);
     unlock_folio(*folio);
     return *folio;

@@ -34,19 +34,19 @@ enum FolioFlag : std::uint32_t {
   kLocked = 1u << 0,
   kWaiters = 1u << 1,  // somebody sleeps on the flags word
   kUptodate = 1u << 2,
-  kDirty = 1u << 3,       // newer than the backing
-  kWriteback = 1u << 4,   // being written; may be dirty again
-  kUnflushed = 1u << 5,   // written, but no flush has succeeded since: as good as dirty
-  kReadahead = 1u << 6,   // its first reader starts the next window
-  kOnLru = 1u << 7,       // under the LRU's mutex
+  kDirty = 1u << 3,      // newer than the backing
+  kWriteback = 1u << 4,  // being written; may be dirty again
+  kUnflushed = 1u << 5,  // written, but no flush has succeeded since: as good as dirty
+  kReadahead = 1u << 6,  // its first reader starts the next window
+  kOnLru = 1u << 7,      // under the LRU's mutex
 };
 inline constexpr std::uint32_t kUnstable = kDirty | kWriteback | kUnflushed;  // must not be dropped
 
 struct alignas(64) Folio {
   Sequence sequence;
   Atomic<Mapping*> mapping;
-  Atomic<std::uint64_t> index;      // in pages
-  Atomic<std::uint64_t> hit_word;   // what a short hit compares: see hit_word_of
+  Atomic<std::uint64_t> index;     // in pages
+  Atomic<std::uint64_t> hit_word;  // what a short hit compares: see hit_word_of
   Atomic<std::uint32_t> flags;
   Atomic<std::uint32_t> refs;       // one for the mapping, one for each user; 0 while free
   std::uint32_t next_id = 0;        // list links by frame number: LRU (its mutex), or free, pending and
@@ -69,15 +69,13 @@ inline bool folio_is(const Folio& folio, const Mapping* mapping, std::uint64_t p
   return page - folio.index.load(memory_order_relaxed) < folio.pages();
 }
 
-// --- the hit word: 2 * index of a folio of one page, 2 * kNoPage of a larger one; + 1 if it was read since reclaim last
-// looked. Anybody may change bit 0 at any time (even of a folio that was recycled meanwhile: it then counts as read, or
-// not). It is set only by who found no kReadahead, so that a hit need not look for that as well. ---
+// --- the hit word: 2 * index of a folio of one page, 2 * kNoPage of a larger one; + 1 if it was read since reclaim
+// last looked. Anybody may change bit 0 at any time (even of a folio that was recycled meanwhile: it then counts as
+// read, or not). It is set only by who found no kReadahead, so that a hit need not look for that as well. ---
 
 inline constexpr std::uint64_t kReferenced = 1;
 inline constexpr std::uint64_t hit_word_of(std::uint64_t page) { return 2 * page + kReferenced; }
-inline bool referenced(const Folio& folio) {
-  return (folio.hit_word.load(memory_order_relaxed) & kReferenced) != 0;
-}
+inline bool referenced(const Folio& folio) { return (folio.hit_word.load(memory_order_relaxed) & kReferenced) != 0; }
 inline void set_referenced(Folio& folio) {
   if (!referenced(folio)) folio.hit_word.fetch_or(kReferenced, memory_order_relaxed);
 }

@@ -2,9 +2,9 @@
 // Thread safety: any thread, no locks.
 //
 // A short hit spends most of its time and instructions on the way to its folio: in RCU, down the index (two or three
-// loads, each waiting for the one before). This is one load, and needs no RCU: an entry is only a guess, descriptors are
-// type-stable and the arena stays mapped, so whatever the guess, looking at it is safe; and the folio itself says, under
-// a sequence that is even and stays the same until its bytes are in registers, whose page it is (read_hit.h).
+// loads, each waiting for the one before). This is one load, and needs no RCU: an entry is only a guess, descriptors
+// are type-stable and the arena stays mapped, so whatever the guess, looking at it is safe; and the folio itself says,
+// under a sequence that is even and stays the same until its bytes are in registers, whose page it is (read_hit.h).
 // Whoever reads a page the longer way notes it. Pages that share an entry push each other out; nothing else is ever
 // taken out, because a stale guess is refused by the folio.
 #pragma once

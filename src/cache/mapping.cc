@@ -116,8 +116,7 @@ void detach_folio(Mapping& mapping, Folio& folio) {
   {
     MutexLock lock(mapping.pages.mutex());
     mapping.pages.erase_locked(folio.index.load(memory_order_relaxed));
-    const std::uint32_t old =
-        folio.flags.fetch_and(~(kUnstable | kUptodate | kReadahead), memory_order_relaxed);
+    const std::uint32_t old = folio.flags.fetch_and(~(kUnstable | kUptodate | kReadahead), memory_order_relaxed);
     DCHECK((old & kWriteback) == 0);
     if ((old & kUnstable) != 0) now_stable(mapping);
     mapping.folio_count.store(mapping.folio_count.load(memory_order_relaxed) - 1, memory_order_relaxed);

@@ -11,42 +11,56 @@
 //   bytes into registers
 //   sequence unchanged            written, removed or recycled since: all that was loaded under it is void
 //   gate unchanged                a range operation came in between
-// The size need not be looked at again: a read that ends before it and whose bytes did not change since is of an instant
-// after the size was loaded, unless a truncate took them away, which changes the gate or the sequence.
+// The size need not be looked at again: a read that ends before it and whose bytes did not change since is of an
+// instant after the size was loaded, unless a truncate took them away, which changes the gate or the sequence.
 #pragma once
 
 #include "cache/buffered_read.h"
+#include "sync/rcu.h"
 
 namespace quire {
+
+// A hit by a thread whose last one was another cache's, or which shares its counters. Returns count.
+[[gnu::cold]] ssize_t count_first_hit(const Mapping& mapping, std::size_t count);
 
 // 1 to kRegisterBytes bytes inside one page and before the end of the file. The number of bytes, counted; or kSlow, for
 // whatever reason.
 [[gnu::always_inline]] inline ssize_t read_hit(const Mapping& mapping, char* to, std::size_t count,
                                                std::uint64_t offset) {
   const Mapping::Hits& hits = mapping.hits;
+#ifdef QUIRE_TSAN
+  // The bytes may be a recycled frame's that a device just fills: they are thrown away, but only RCU explains that to
+  // ThreadSanitizer.
+  RcuReadLock rcu;
+#endif
   std::uint64_t gate;
   if (__builtin_expect(!mapping.gate.read_begin_idle(&gate), 0)) return kSlow;
   // An offset that is negative, or so large that the sum wraps, fails one of these two.
   const std::uint64_t last = offset + (count - 1);
   if (__builtin_expect(last >= mapping.size.load(memory_order_acquire), 0)) return kSlow;
   if (__builtin_expect((last ^ offset) >= kPageSize, 0)) return kSlow;
-  if (__builtin_expect(!Stats::counted_here(hits.stats_id), 0)) return kSlow;
 
   const std::uint64_t page = offset >> kPageShift;
   const std::uint64_t entry = hits.entries[(page + hits.first_place) & hits.mask].load(memory_order_relaxed);
   const Folio& folio = hits.descriptors[entry];
   const std::uint64_t sequence = folio.sequence.read_begin();
   if (__builtin_expect(Sequence::is_odd(sequence), 0)) return kSlow;
+  // Both only ever grow: their sum is the same only if both are.
+  const std::uint64_t sum = sequence + gate;
   if (__builtin_expect(folio.hit_word.load(memory_order_relaxed) != hit_word_of(page), 0)) return kSlow;
   if (__builtin_expect(folio.mapping.load(memory_order_relaxed) != &mapping, 0)) return kSlow;
   // Where the bytes are the entry alone says: they are fetched beside the descriptor, not after it.
   const char* from = hits.bytes + (entry << kPageShift) + (offset & (kPageSize - 1));
   const bool copied = copy_short_if_valid(to, from, count, [&] {
     validate_fence();
-    return folio.sequence.unchanged(sequence) && mapping.gate.unchanged(gate);
+    return folio.sequence.read_again() + mapping.gate.read_again() == sum;
   });
   if (__builtin_expect(!copied, 0)) return kSlow;
-  Stats::count_short_hit(count);
+  if (__builtin_expect(!Stats::count_short_hit(hits.stats_id, count), 0)) {
+    const ssize_t counted = count_first_hit(mapping, count);
+    if (counted < 0) __builtin_unreachable();  // known here, the caller's last call is a jump and saves no registers
+    return counted;
+  }
   return static_cast<ssize_t>(count);
 }
 

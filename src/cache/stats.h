@@ -60,18 +60,19 @@ class Stats {
   }
   // A read that the fast path served; size in bytes as asked for.
   void count_hit(std::uint64_t size) noexcept {
-    if (counted_here(id_)) {
+    if (current.id == id_) {
       current.block->fast_reads[bucket(size)].increment_alone();
     } else {
       count_hit_slow(size);
     }
   }
-  // In line: did this thread count its last hit in the Stats of this id, in a block of its own? Then count_short_hit
-  // counts one more there, of 1 byte to 1 MiB.
-  [[gnu::always_inline]] static bool counted_here(std::uint64_t id) noexcept { return current.id == id; }
-  [[gnu::always_inline]] static void count_short_hit(std::uint64_t size) noexcept {
+  // In line, for 1 byte to 1 MiB: if this thread counted its last hit in the Stats of this id, in a block of its own,
+  // counts one more there; else false.
+  [[gnu::always_inline]] static bool count_short_hit(std::uint64_t id, std::uint64_t size) noexcept {
+    if (__builtin_expect(current.id != id, 0)) return false;
     const auto width_less_1 = 63u ^ static_cast<unsigned>(__builtin_clzl(size));
     current.block->fast_reads[std::size_t{width_less_1} + 1].increment_alone();
+    return true;
   }
   std::uint64_t id() const noexcept { return id_; }
 

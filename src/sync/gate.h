@@ -39,6 +39,7 @@ class CAPABILITY("gate") Gate {
     return !Sequence::is_odd(*begin);
   }
   // After validate_fence().
+  std::uint64_t read_again() const noexcept { return sequence_.read_again(); }
   bool unchanged(std::uint64_t begin) const noexcept { return sequence_.unchanged(begin); }
 
   void close(std::uint64_t low, std::uint64_t high) ACQUIRE() {

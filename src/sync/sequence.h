@@ -36,6 +36,8 @@ class Sequence {
     std::atomic_thread_fence(memory_order_acquire);
     return value_.load(memory_order_relaxed) == begin;
   }
+  // The value again, after validate_fence().
+  std::uint64_t read_again() const noexcept { return value_.load(memory_order_relaxed); }
   // Without a fence of its own: for the second and later sequences of one recheck, after validate_fence().
   bool unchanged(std::uint64_t begin) const noexcept { return value_.load(memory_order_relaxed) == begin; }
 
