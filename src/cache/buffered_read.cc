@@ -153,13 +153,12 @@ ssize_t read_bounced(Mapping& mapping, char* to, std::size_t n, std::uint64_t of
     return read_fast_across(mapping, to, n, offset, gate, size, reaches_end);
   }
   alignas(64) char bounce[kBounceBytes];  // no store that is loaded again may cross a line
-  std::uint32_t frame;
+  const Folio* folio;
   {
     std::uint64_t sequence;
     RcuReadLock rcu;
-    const Folio* folio = find_for_copy(mapping, offset >> kPageShift, &sequence);
+    folio = find_for_copy(mapping, offset >> kPageShift, &sequence);
     if (folio == nullptr) return read_left_at(mapping, offset >> kPageShift);
-    frame = mapping.cache.pool.id(*folio);
     racy_copy_from_folio(bounce, page_bytes(mapping, folio, offset), n);
     validate_fence();
     if (!folio->sequence.unchanged(sequence) || !mapping.gate.unchanged(gate) ||
@@ -168,7 +167,7 @@ ssize_t read_bounced(Mapping& mapping, char* to, std::size_t n, std::uint64_t of
     }
   }
   std::memcpy(to, bounce, n);
-  if (n <= kRegisterBytes) mapping.cache.lookaside.note(mapping.hits.first_place + (offset >> kPageShift), frame);
+  if (n <= kRegisterBytes) note_place(mapping, offset >> kPageShift, *folio);
   return static_cast<ssize_t>(n);
 }
 

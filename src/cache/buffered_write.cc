@@ -13,9 +13,12 @@ namespace quire {
 void prefetch_for_write(const Mapping& mapping, std::uint64_t offset, std::size_t count) {
   constexpr std::size_t kMost = 2048;  // the processor sees the rest coming
   const Folio& folio = guess_folio(mapping, offset >> kPageShift);
+  if (&folio == mapping.hits.descriptors) return;  // no guess
   __builtin_prefetch(&folio, 1);
-  const char* to = frame_bytes(mapping, &folio) + (offset & (kPageSize - 1));
-  for (std::size_t at = 0; at < std::min(count, kMost); at += 64) __builtin_prefetch(to + at, 1);
+  const std::size_t inside = offset & (kPageSize - 1);
+  const char* to = frame_bytes(mapping, &folio) + inside;
+  const std::size_t end = std::min({count, kMost, kPageSize - inside});
+  for (std::size_t at = 0; at < end; at += 64) __builtin_prefetch(to + at, 1);
 }
 
 bool write_fast(Mapping& mapping, const char* from, std::size_t count, std::uint64_t offset, bool may_dirty) {
@@ -23,11 +26,13 @@ bool write_fast(Mapping& mapping, const char* from, std::size_t count, std::uint
   Folio* folio;
   {
     RcuReadLock rcu;
+    // A guess may be a frame that is free and just being prepared for its next life, whose lock is not there to be
+    // taken. An even sequence says that it is in an index, where it stays until this section has ended or is removed
+    // by somebody who has its lock.
     folio = const_cast<Folio*>(&guess_folio(mapping, page));
-    if (!folio_is(*folio, &mapping, page)) {
+    if (Sequence::is_odd(folio->sequence.read_begin()) || !folio_is(*folio, &mapping, page)) {
       folio = folio_of(mapping.pages.load(page));
-      if (folio != nullptr)
-        mapping.cache.lookaside.note(mapping.hits.first_place + page, mapping.cache.pool.id(*folio));
+      if (folio != nullptr) note_place(mapping, page, *folio);
     }
     // No reference is needed: a folio that we have locked, and that still is this page's, is not removed or recycled.
     if (folio == nullptr || !try_lock_folio(*folio)) return false;

@@ -14,13 +14,12 @@ int FillBatch::insert(std::uint64_t first, std::uint64_t last, FrameReservation&
   for (std::uint64_t page = first; page <= last && count_ < kMaxFolios; ++page) {
     Folio* frame = frames.take();
     if (frame == nullptr) return 0;
-    const Status inserted = insert_new(mapping_, *frame, page);
+    const Status inserted = insert_new(mapping_, *frame, page, page == mark_page ? kReadahead : 0U);
     if (!inserted.ok()) {
       frames.put(*frame);
       if (inserted.errnum() != EEXIST) return inserted.errnum();
       continue;  // there is one: not ours to fill
     }
-    if (page == mark_page) frame->flags.fetch_or(kReadahead, memory_order_relaxed);
     folios_[count_++] = frame;
     if (page == UINT64_MAX) break;
   }

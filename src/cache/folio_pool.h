@@ -26,6 +26,7 @@ class FrameReservation {
   FrameReservation(const FrameReservation&) = delete;
   FrameReservation& operator=(const FrameReservation&) = delete;
 
+  FolioPool& pool() { return pool_; }
   std::uint32_t count() const { return count_; }
   Folio* take();  // null when empty
   void put(Folio& folio);

@@ -68,4 +68,68 @@ void truncate_cache(Mapping& mapping, std::uint64_t new_size) {
   mapping.cache.progress();
 }
 
+namespace {
+
+// The part of [offset, end) inside the folio that holds `page` and is not covered whole.
+struct Edge {
+  Folio* folio = nullptr;  // locked and referenced, or null: nothing to zero
+  std::uint64_t low = 0, high = 0;
+
+  void lock(Mapping& mapping, std::uint64_t page, std::uint64_t offset, std::uint64_t end) {
+    folio = get_locked_folio(mapping, page);
+    if (folio == nullptr) return;
+    const std::uint64_t start = folio->index.load(memory_order_relaxed) << kPageShift;
+    low = std::max(offset, start) - start;
+    high = std::min<std::uint64_t>(end, start + folio->size_bytes()) - start;
+  }
+  bool holds_bytes() const { return folio != nullptr && folio->has(kUptodate); }
+  void unlock(Mapping& mapping) {
+    if (folio == nullptr) return;
+    unlock_folio(*folio);
+    mapping.cache.put_folio(*folio);
+  }
+};
+
+}  // namespace
+
+void zero_cache(Mapping& mapping, std::uint64_t offset, std::uint64_t end, std::uint64_t grow_to) {
+  const std::uint64_t first_whole = round_up(offset, kPageSize) >> kPageShift;
+  const std::uint64_t end_whole = end >> kPageShift;
+  if (first_whole < end_whole) remove_folios(mapping, first_whole, end_whole - 1);
+
+  Edge edges[2];
+  if (!is_aligned(offset, kPageSize)) edges[0].lock(mapping, offset >> kPageShift, offset, end);
+  if (!is_aligned(end, kPageSize) && (edges[0].folio == nullptr || end_whole != offset >> kPageShift)) {
+    edges[1].lock(mapping, end_whole, offset, end);
+  }
+  {
+    // Without grow_to the caller's range lock does not hold the size still: it is left alone.
+    const std::uint64_t size = mapping.size.load(memory_order_acquire);
+    const bool grows = grow_to > size;
+    ClosedGate gate(mapping.gate, grows ? std::min(offset, size) : offset, grows ? UINT64_MAX : end);
+    for (Edge& edge : edges) {
+      if (edge.holds_bytes()) begin_change(*edge.folio);
+    }
+    for (Edge& edge : edges) {
+      if (edge.holds_bytes()) racy_zero_folio(edge.folio->bytes() + edge.low, edge.high - edge.low);
+    }
+    if (grows) mapping.size.store(grow_to, memory_order_release);
+    for (Edge& edge : edges) {
+      if (edge.holds_bytes()) end_change(*edge.folio);
+    }
+  }
+  for (Edge& edge : edges) edge.unlock(mapping);
+  mapping.cache.progress();
+}
+
+void replace_cache(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, std::uint64_t new_size) {
+  remove_folios(mapping, first_page, last_page);
+  const std::uint64_t old_size = mapping.size.load(memory_order_acquire);
+  if (new_size != old_size) {
+    ClosedGate gate(mapping.gate, std::min(old_size, new_size), UINT64_MAX);
+    mapping.size.store(new_size, memory_order_release);
+  }
+  mapping.cache.progress();
+}
+
 }  // namespace quire

@@ -13,6 +13,16 @@ namespace quire {
 // lies past the size is removed afterwards, folio by folio: no reader gets there any more.
 void truncate_cache(Mapping& mapping, std::uint64_t new_size);
 
+// [offset, end) reads as zeros and, if grow_to is not 0, the size is max(size, grow_to), at one instant for every
+// reader. Folios that lie inside are removed first, one by one: a read that misses one waits for the range lock, so
+// nobody sees anything new before the edges, at most two folios, are zeroed together with the change of size, under the
+// gate.
+void zero_cache(Mapping& mapping, std::uint64_t offset, std::uint64_t end, std::uint64_t grow_to);
+
+// The folios of [first_page, last_page] are gone and the size becomes new_size: for what moves or replaces content and
+// changes the size, which the caller's range lock holds still. What is to outlive the folios is on the backing. Nobody sees anything new before the last is removed, and nobody anything old after the size has changed.
+void replace_cache(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, std::uint64_t new_size);
+
 // Removes the folios of [first_page, last_page]; what is dirty among them is lost.
 void remove_folios(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page);
 

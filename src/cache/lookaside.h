@@ -25,10 +25,9 @@ class Lookaside {
 
   // Entries for a cache of `frames` frames: the next power of two. Memory is used as entries are first noted.
   Status create(std::uint32_t frames);
-  static constexpr std::size_t kBytesPerFrame = 8;  // at most
+  static constexpr std::size_t kBytesPerFrame = 8;  // at most, from 512 frames on
 
-  // An entry is a frame's number + 1, or 0. `place` is what place_of() gives.
-  std::uint32_t find(std::uint64_t place) const { return entries_[place & mask_].load(memory_order_relaxed); }
+  // An entry is a frame's number + 1, or 0: nobody has noted it.
   void note(std::uint64_t place, std::uint32_t frame) {
     Atomic<std::uint32_t>& entry = entries_[place & mask_];
     if (entry.load(memory_order_relaxed) == frame + 1) return;

@@ -66,14 +66,16 @@ Folio* get_folio(Mapping& mapping, std::uint64_t page) {
   }
 }
 
-Status insert_new(Mapping& mapping, Folio& frame, std::uint64_t page) {
+Status insert_new(Mapping& mapping, Folio& frame, std::uint64_t page, std::uint32_t extra_flags) {
   DCHECK(frame.sequence.odd());
   DCHECK(frame.refs.load(memory_order_relaxed) == 0);
+  frame.sequence.begin_life();
   frame.index.store(page, memory_order_relaxed);
   frame.hit_word.store(hit_word_of(page) - kReferenced, memory_order_relaxed);
   frame.order.store(0, memory_order_relaxed);
+  // Plain stores: nobody else locks a frame that is free or being prepared (write_fast looks at the sequence first).
+  frame.flags.store(kLocked | extra_flags, memory_order_relaxed);
   frame.mapping.store(&mapping, memory_order_relaxed);
-  frame.flags.store(kLocked, memory_order_relaxed);
   frame.refs.store(2, memory_order_release);
   {
     MutexLock lock(mapping.pages.mutex());

@@ -104,6 +104,18 @@ inline const Folio& guess_folio(const Mapping& mapping, std::uint64_t page) {
   return hits.descriptors[hits.entries[(page + hits.first_place) & hits.mask].load(memory_order_relaxed)];
 }
 
+// Lets the lookaside guess `folio` for `page`, unless the entry is another live folio's: then one time in eight, so
+// that pages in turn do not write to one line each time.
+inline void note_place(Mapping& mapping, std::uint64_t page, const Folio& folio) {
+  const Folio& other = guess_folio(mapping, page);
+  if (&other == &folio) return;
+  if (!other.sequence.odd() && referenced(other)) {
+    static thread_local std::uint32_t turns = 0;
+    if (++turns % 8 != 0) return;
+  }
+  mapping.cache.lookaside.note(mapping.hits.first_place + page, mapping.cache.pool.id(folio));
+}
+
 inline void note_changed(Mapping& mapping) {
   mapping.backing_changed.store(true, memory_order_release);
   mapping.metadata_changed.store(true, memory_order_release);
@@ -118,8 +130,9 @@ Folio* get_folio(Mapping& mapping, std::uint64_t page);
 
 // Makes `frame` (from a reservation, free) the folio of `page`: filling, locked, with a reference for the caller
 // besides the mapping's, on the LRU. EEXIST if there is one already, ENOMEM without memory for the index: the frame is
-// then still the caller's.
-Status insert_new(Mapping& mapping, Folio& frame, std::uint64_t page);
+// then still the caller's. extra_flags: 0 or
+// kReadahead.
+Status insert_new(Mapping& mapping, Folio& frame, std::uint64_t page, std::uint32_t extra_flags = 0);
 
 // Takes the folio (locked, of this mapping) out: removed, odd, clean. detach_folio leaves the references alone (reclaim
 // froze them at 0); remove_folio drops the mapping's, the caller's own reference and the lock stay.

@@ -13,6 +13,7 @@ namespace quire {
 namespace {
 
 LockClass turn_lock_class{"frame reservation"};
+LockClass copy_lock_class{"copy turn"};
 constexpr RangeModes kTurnModes{{0, 0, 0, 0}};
 constexpr std::size_t kNodeShare = 10;          // bytes of index for a folio of a dense file
 constexpr std::size_t kFixedBytes = 64 * 1024;  // counters, mappings of a few files, the rings' bookkeeping
@@ -26,7 +27,7 @@ constexpr std::uint64_t kNodesPending = 512;  // retired index nodes before some
 
 std::size_t PageCache::min_memory() { return kFixedBytes + kMinFrames * (kFrameCost + kNodeShare); }
 
-PageCache::PageCache() : lru(pool), turn_(turn_lock_class, kTurnModes, 0) {}
+PageCache::PageCache() : lru(pool), copy_turn(copy_lock_class), turn_(turn_lock_class, kTurnModes, 0) {}
 
 PageCache::~PageCache() {
   flusher_.reset();
@@ -184,7 +185,9 @@ Status PageCache::throttle(Mapping& mapping, std::uint32_t folios) {
     waited = true;
     const std::uint32_t ticket = frames_queue_.prepare();
     flusher_->kick();
+    throttled_.fetch_add(1, memory_order_relaxed);
     frames_queue_.wait(ticket, kPollNs * 5);
+    throttled_.fetch_sub(1, memory_order_relaxed);
   }
 }
 

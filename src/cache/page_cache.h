@@ -55,6 +55,7 @@ class PageCache {
   // file's writeback keeps failing. On success the folios count against the limit until unthrottle.
   Status throttle(Mapping& mapping, std::uint32_t folios);
   void unthrottle(std::uint32_t folios);
+  bool throttling() const { return throttled_.load(memory_order_relaxed) != 0; }  // does anybody wait there?
   bool near_dirty_limit() const {
     return unstable_.load(memory_order_relaxed) + write_claims_.load(memory_order_relaxed) >= background_dirty_;
   }
@@ -86,6 +87,7 @@ class PageCache {
   Atomic<std::int64_t> node_bytes;  // of the mappings' xarrays
   std::unique_ptr<IoThread> io_thread;
   WaitQueue ahead_queue;  // some mapping's last readahead in flight ended
+  Mutex copy_turn;        // of who copies between files (fs): before every range lock, held over I/O
   Atomic<bool> forked;    // this is a child of the process that made the cache: every call fails
 
  private:
@@ -98,6 +100,7 @@ class PageCache {
   std::uint64_t hard_dirty_ = 0;
   Atomic<std::uint64_t> unstable_;
   Atomic<std::uint64_t> write_claims_;
+  Atomic<std::uint32_t> throttled_;  // who waits in throttle()
   WaitQueue frames_queue_;
   RangeLock turn_;  // FIFO of those who wait for frames; only its holder accumulates
   std::unique_ptr<Flusher> flusher_;

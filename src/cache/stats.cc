@@ -36,7 +36,8 @@ constexpr const char* kNames[] = {"miss_absent",
                                   "flush_errors",
                                   "throttled",
                                   "reservation_waits",
-                                  "truncates"};
+                                  "truncates",
+                                  "range_changes"};
 static_assert(sizeof(kNames) / sizeof(kNames[0]) == static_cast<std::size_t>(Counter::count));
 
 }  // namespace

@@ -43,6 +43,7 @@ enum class Counter : std::uint8_t {
   throttled,
   reservation_waits,
   truncates,
+  range_changes,  // fallocate, clone, dedupe, exchange
   count
 };
 

@@ -236,6 +236,12 @@ Status write_back(Mapping& mapping, std::uint64_t first_page, std::uint64_t last
   return {};
 }
 
+Status write_back_size(Mapping& mapping, std::uint64_t end) {
+  const std::uint64_t stored = mapping.backing->size();
+  if (stored >= std::min(end, mapping.size.load(memory_order_acquire))) return {};
+  return write_back(mapping, stored >> kPageShift, UINT64_MAX, CacheContext{});
+}
+
 Status flush(Mapping& mapping, bool data_only) {
   MutexLock lock(mapping.flush_mutex);
   bool unflushed;

@@ -30,7 +30,8 @@ enum IoFlag : unsigned {
   kIoAppend = 2,
   kIoDataSync = 4,
   kIoSync = 8,
-  kIoMissed = 16,  // a read: the caller has just tried read_fast
+  kIoMissed = 16,    // a read: the caller has just tried read_fast
+  kIoAtOffset = 32,  // a write: at the offset, even through a handle that appends
 };
 
 // --- read.cc ---
@@ -42,6 +43,26 @@ Result<std::size_t> file_write(OpenFile& file, std::span<const iovec> from, std:
 
 // --- truncate.cc ---
 Status file_truncate(OpenFile& file, std::uint64_t size);
+
+// --- fallocate.cc ---
+// mode: FALLOC_FL_* as fallocate(2)'s, with its rules and errnos.
+Status file_allocate(OpenFile& file, int mode, std::uint64_t offset, std::uint64_t length);
+// The first data (or hole) at or after offset, as lseek(2)'s SEEK_DATA and SEEK_HOLE: ENXIO where there is none.
+Result<std::uint64_t> file_seek(OpenFile& file, std::uint64_t offset, bool data);
+
+// --- clone.cc: two files, or two ranges of one; locks in the order of inodes, then offsets ---
+// FICLONERANGE's rules; length 0: to the end of the source.
+Status file_clone(OpenFile& source, std::uint64_t from, OpenFile& target, std::uint64_t offset, std::uint64_t length);
+// FIDEDUPERANGE's rules; how many bytes are shared now; EBADE if the ranges differ.
+Result<std::uint64_t> file_dedupe(OpenFile& source, std::uint64_t from, OpenFile& target, std::uint64_t offset,
+                                  std::uint64_t length);
+Status file_exchange(OpenFile& a, std::uint64_t a_offset, OpenFile& b, std::uint64_t b_offset, std::uint64_t length);
+
+// --- copy.cc ---
+// copy_file_range(2)'s rules; how many bytes were copied: as one operation up to max_operation_bytes, less where the
+// source ends.
+Result<std::size_t> file_copy(OpenFile& source, std::uint64_t from, OpenFile& target, std::uint64_t offset,
+                              std::size_t length);
 
 // --- sync.cc ---
 // Writes back and flushes; then tells this handle of an error that it has not been told of.

@@ -6,49 +6,18 @@
 
 #include "base/error.h"
 #include "cache/buffered_write.h"
+#include "cache/flusher.h"
 #include "cache/writeback.h"
 #include "fs/open_file.h"
+#include "fs/write_range.h"
 
 namespace quire {
 namespace {
 
-// The range lock of a write, with the size read again under it.
-class WriteRange {
- public:
-  explicit WriteRange(Inode& inode) : inode_(inode), range_(inode.range) {}
-
-  // Locks [offset, offset + count), or to infinity where it ends past the size; for `append` the offset is the size.
-  // EAGAIN if `no_wait` and it is not free.
-  Status acquire(std::uint64_t offset, std::size_t count, bool append, bool no_wait) {
-    for (;;) {
-      const std::uint64_t seen = inode_.mapping.size.load(memory_order_acquire);
-      const std::uint64_t at = append ? seen : offset;
-      const bool extends = at + count > seen;
-      const std::uint64_t first = extends ? std::min(at, seen) : at;
-      const std::uint64_t last = extends ? kRangeEnd : at + count - 1;
-      if (no_wait) {
-        if (!range_.try_acquire(first, last, kExclusive)) return fail(EAGAIN);
-      } else {
-        range_.acquire(first, last, kExclusive);
-      }
-      const std::uint64_t size = inode_.mapping.size.load(memory_order_acquire);
-      offset_ = append ? size : offset;
-      if (offset_ + count <= size ? range_.request().covers(offset_, offset_ + count - 1)
-                                  : range_.request().covers(std::min(offset_, size), kRangeEnd)) {
-        return {};
-      }
-      range_.release();  // the end moved between the look and the lock
-      inode_.mapping.cache.stats.count(Counter::write_retries);
-    }
-  }
-  std::uint64_t offset() const { return offset_; }
-  void release() { range_.release(); }
-
- private:
-  Inode& inode_;
-  RangeGuard range_;
-  std::uint64_t offset_ = 0;
-};
+bool appends(const OpenFile& file, unsigned io_flags) {
+  if ((io_flags & kIoAtOffset) != 0) return false;
+  return file.append || (io_flags & kIoAppend) != 0;
+}
 
 struct WrittenAt {
   std::size_t count = 0;
@@ -61,17 +30,19 @@ Result<WrittenAt> write_piece(OpenFile& file, std::span<const iovec> vectors, Us
   Inode& inode = *file.inode;
   Mapping& mapping = inode.mapping;
   PageCache& cache = mapping.cache;
-  const bool append = file.append || (io_flags & kIoAppend) != 0;
+  const bool append = appends(file, io_flags);
   const bool no_wait = (io_flags & kIoNoWait) != 0;
   WriteRange range(inode);
   const std::uint64_t limit = mapping.backing->max_size();
   const auto past_limit = [&] { return range.offset() > limit || count > limit - range.offset(); };
 
   // Near the limit on dirty folios a write may still change those that count against it already, unless they cannot be
-  // written back.
+  // written back, or somebody waits for them to be. (One that becomes stable just before it is made dirty again passes
+  // the limit by one, for each writer at that moment.)
   const bool may_dirty = !cache.near_dirty_limit();
+  if (!may_dirty) cache.flusher().kick_background();
   if (whole && vectors.size() == 1 && count <= kPageSize &&
-      (may_dirty || mapping.failing.load(memory_order_relaxed) == 0)) {
+      (may_dirty || (mapping.failing.load(memory_order_relaxed) == 0 && !cache.throttling()))) {
     if (!append) prefetch_for_write(mapping, offset, count);
     QUIRE_TRY(range.acquire(offset, count, append, no_wait));
     if (past_limit()) return fail_with(EFBIG, "the write would end past the largest offset that this file can have");
@@ -108,7 +79,7 @@ Result<std::size_t> file_write(OpenFile& file, std::span<const iovec> vectors, s
   QUIRE_TRY(check_not_forked(cache));
   const auto length = vectors_length(vectors);
   QUIRE_TRY(length);
-  const bool append = file.append || (io_flags & kIoAppend) != 0;
+  const bool append = appends(file, io_flags);
   std::size_t count = length.value();
   if (count == 0) return std::size_t{0};
   const Mapping& mapping = file.inode->mapping;

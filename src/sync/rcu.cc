@@ -17,6 +17,9 @@ void __tsan_release(void* address);
 }
 #endif
 
+#ifdef _LGPL_SOURCE
+#error "the slow sections need liburcu's own functions, which look for membarrier(2)"
+#endif
 extern "C" int urcu_memb_has_sys_membarrier;  // of liburcu, for its static header; set by its constructor
 
 namespace quire {

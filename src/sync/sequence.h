@@ -46,6 +46,8 @@ class Sequence {
     std::atomic_thread_fence(memory_order_release);
   }
   void write_end() noexcept { value_.store(value_.load(memory_order_relaxed) + 1, memory_order_release); }
+  // Odd already, made so by another thread: whoever sees a byte stored after this also sees the odd value.
+  void begin_life() noexcept { std::atomic_thread_fence(memory_order_release); }
   bool odd() const noexcept { return is_odd(value_.load(memory_order_relaxed)); }
 
  private:

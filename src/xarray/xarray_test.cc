@@ -14,7 +14,7 @@
 namespace quire {
 namespace {
 
-XEntry value(std::uint64_t number) { return XEntry::from_value(number); }
+XEntry value(std::uint64_t number) { return XEntry::from_value(number & XEntry::kMaxValue); }
 
 template <typename ShiftType>
 class XArrayCases : public testing::Test {
