@@ -2,6 +2,8 @@
 // call would. Thread safety: as OpenFile; closing is the owner's alone.  Locks: what file operations take.
 #pragma once
 
+#include <linux/falloc.h>
+
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -71,6 +73,13 @@ class TestFile {
   }
   ssize_t append(const std::vector<char>& bytes) { return write(bytes.data(), bytes.size(), 0, kIoAppend); }
   int truncate(std::uint64_t size) { return file_truncate(handle_, size).errnum(); }
+  // 0 or errno.
+  int allocate(int mode, std::uint64_t offset, std::uint64_t length) {
+    return file_allocate(handle_, mode, offset, length).errnum();
+  }
+  int punch(std::uint64_t offset, std::uint64_t length) {
+    return allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
+  }
   int sync() { return file_sync(handle_, false).errnum(); }
 
   // The whole file through the cache; an error is an empty answer.

@@ -35,6 +35,24 @@ class RamSystem final : public judge::System {
   }
   int truncate(int file, uint64_t size) override { return -at(file).truncate(size); }
 
+  int fallocate(int file, int mode, uint64_t offset, uint64_t length) override {
+    return -at(file).allocate(mode, offset, length);
+  }
+  int clone(int source, uint64_t from, int file, uint64_t offset, uint64_t length) override {
+    return -file_clone(at(source).handle(), from, at(file).handle(), offset, length).errnum();
+  }
+  ssize_t dedupe(int source, uint64_t from, int file, uint64_t offset, uint64_t length) override {
+    const auto shared = file_dedupe(at(source).handle(), from, at(file).handle(), offset, length);
+    return shared.ok() ? static_cast<ssize_t>(shared.value()) : -shared.errnum();
+  }
+  int exchange(int a, uint64_t a_offset, int b, uint64_t b_offset, uint64_t length) override {
+    return -file_exchange(at(a).handle(), a_offset, at(b).handle(), b_offset, length).errnum();
+  }
+  ssize_t copy(int source, uint64_t from, int file, uint64_t offset, uint64_t length) override {
+    const auto copied = file_copy(at(source).handle(), from, at(file).handle(), offset, length);
+    return copied.ok() ? static_cast<ssize_t>(copied.value()) : -copied.errnum();
+  }
+
   int finish() override {
     disk_.heal();
     int status = 0;
@@ -65,8 +83,19 @@ class RamSystem final : public judge::System {
   std::array<std::uint64_t, static_cast<std::size_t>(Counter::count)> counters_{};
 };
 
-judge::JudgeReport run(RamSystem& system, std::uint64_t max_operation, std::uint64_t seed, std::uint64_t file_size) {
+constexpr judge::OpKind kEveryChange[] = {judge::OpKind::kWrite,    judge::OpKind::kAppend,   judge::OpKind::kTruncate,
+                                          judge::OpKind::kFalloc,   judge::OpKind::kPunch,    judge::OpKind::kZero,
+                                          judge::OpKind::kCollapse, judge::OpKind::kInsert,   judge::OpKind::kClone,
+                                          judge::OpKind::kDedupe,   judge::OpKind::kExchange, judge::OpKind::kCopy,
+                                          judge::OpKind::kUnshare};
+
+judge::JudgeReport run(RamSystem& system, std::uint64_t max_operation, std::uint64_t seed, std::uint64_t file_size,
+                       bool everything = false) {
   judge::JudgeOptions options;
+  if (everything) {
+    options.ops = {judge::OpKind::kRead};
+    options.ops.insert(options.ops.end(), std::begin(kEveryChange), std::end(kEveryChange));
+  }
   options.seconds = 2;
   options.seed = seed;
   options.files = 2;
@@ -104,6 +133,20 @@ TEST(JudgedOnRam, R1_UnderTheGate) {
   expect_innocent(run(system, 300 * 1024, 3, 2 << 20));
   EXPECT_GT(system.sum(Counter::writes_gate), 0U);
   EXPECT_GT(system.sum(Counter::evictions), 0U);
+}
+
+TEST(JudgedOnRam, R1_EveryRangeOperation) {
+  for (const unsigned block_size : {512U, 4096U}) {
+    for (const std::uint32_t frames : {PageCache::kMinFrames, 700U}) {
+      RamSystem system(block_size, frames);
+      const judge::JudgeReport report = run(system, frames * 1024, block_size + frames, 1 << 20, true);
+      expect_innocent(report);
+      EXPECT_TRUE(report.skipped.empty());
+      for (const judge::OpKind kind : kEveryChange) {
+        EXPECT_GT(report.ops[static_cast<std::size_t>(kind)], 0U) << judge::op_name(kind);
+      }
+    }
+  }
 }
 
 // Slow, reordering and splitting devices: fills and writeback last.

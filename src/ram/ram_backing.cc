@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/error.h"
 
 namespace quire {
 namespace {
@@ -50,14 +51,47 @@ void RamStore::free_locked(std::uint64_t block) {
   free_.push_back(block);
 }
 
+std::uint64_t RamStore::own_locked(std::uint64_t block) {
+  if (!shared_locked(block)) return block;
+  const std::uint64_t fresh = allocate_locked();
+  if (fresh == kNoBlock) return kNoBlock;
+  char bytes[kPageSize];
+  memory_.peek(block * block_size_, bytes, block_size_);
+  (void)memory_.poke(fresh * block_size_, bytes, block_size_);
+  free_locked(block);
+  return fresh;
+}
+
+std::uint64_t RamStore::blank_locked(std::uint64_t block) {
+  if (!shared_locked(block)) {
+    memory_.fill(block * block_size_, block_size_, kPoison);
+    return block;
+  }
+  const std::uint64_t fresh = allocate_locked();
+  if (fresh != kNoBlock) free_locked(block);
+  return fresh;
+}
+
+std::uint64_t RamStore::copies_locked(std::vector<std::uint64_t> blocks) const {
+  std::sort(blocks.begin(), blocks.end());
+  std::uint64_t copies = 0;
+  for (auto it = blocks.begin(); it != blocks.end();) {
+    const auto end = std::upper_bound(it, blocks.end(), *it);
+    // If these are all the references that there are, the last one stays.
+    copies += std::min<std::uint64_t>(static_cast<std::uint64_t>(end - it), references_[*it] - 1);
+    it = end;
+  }
+  return copies;
+}
+
 RamBacking::~RamBacking() {
   MutexLock lock(store_.mutex_);
   drop_locked(blocks_, 0);
   drop_locked(pending_, 0);
 }
 
-void RamBacking::drop_locked(BlockMap& blocks, std::uint64_t first) {
-  for (auto it = blocks.lower_bound(first); it != blocks.end(); it = blocks.erase(it)) {
+void RamBacking::drop_locked(BlockMap& blocks, std::uint64_t first, std::uint64_t end) {
+  for (auto it = blocks.lower_bound(first); it != blocks.end() && it->first < end; it = blocks.erase(it)) {
     store_.free_locked(it->second.number);
   }
 }
@@ -81,13 +115,13 @@ Result<Extent> RamBacking::map(std::uint64_t offset, std::uint64_t length) {
   }
   const std::uint64_t start = it->second.number;
   extent.kind = it->second.written ? ExtentKind::written : ExtentKind::unwritten;
-  extent.shared = store_.references_[start] > 1;
+  extent.shared = store_.shared_locked(start);
   extent.address = start * unit + offset % unit;
   std::uint64_t end = (first + 1) * unit;
   for (++it; it != blocks_.end() && end < offset + length; ++it, end += unit) {
     const bool follows = it->first * unit == end && it->second.number == start + (it->first - first);
     const bool same = (it->second.written ? ExtentKind::written : ExtentKind::unwritten) == extent.kind;
-    if (!follows || !same || (store_.references_[it->second.number] > 1) != extent.shared) break;
+    if (!follows || !same || store_.shared_locked(it->second.number) != extent.shared) break;
   }
   extent.length = std::min(length, end - offset);
   return extent;
@@ -103,10 +137,12 @@ Result<Extent> RamBacking::prepare(std::uint64_t offset, std::uint64_t length) {
     std::uint64_t number;
     const auto mapped = blocks_.find(at);
     const auto pending = pending_.find(at);
-    if (mapped != blocks_.end() && store_.references_[mapped->second.number] == 1) {
+    if (pending != pending_.end()) {
+      // An earlier write of it failed. It comes first because commit takes it, and what was shared at that time may be
+      // the file's own by now.
+      number = pending->second.number;
+    } else if (mapped != blocks_.end() && !store_.shared_locked(mapped->second.number)) {
       number = mapped->second.number;  // in place; unwritten until commit
-    } else if (pending != pending_.end()) {
-      number = pending->second.number;  // an earlier write of it failed
     } else {
       number = store_.allocate_locked();
       if (number == RamStore::kNoBlock) break;
@@ -143,20 +179,14 @@ Status RamBacking::commit(std::uint64_t offset, std::uint64_t length, std::uint6
 Status RamBacking::set_size(std::uint64_t size) {
   MutexLock lock(store_.mutex_);
   const std::uint64_t unit = store_.block_size_;
-  if (size < size_) {
-    if (const auto edge = blocks_.find(size / unit);
-        size % unit != 0 && edge != blocks_.end() && edge->second.written) {
-      std::uint64_t number = edge->second.number;
-      if (store_.references_[number] > 1) {  // another file keeps its bytes
-        std::vector<char> copy(unit);
-        const std::uint64_t fresh = store_.allocate_locked();
-        if (fresh == RamStore::kNoBlock) return fail(ENOSPC);
-        store_.memory_.peek(number * unit, copy.data(), unit);
-        (void)store_.memory_.poke(fresh * unit, copy.data(), unit);
-        store_.free_locked(number);
-        edge->second.number = number = fresh;
-      }
-      (void)store_.memory_.fill(number * unit + size % unit, unit - size % unit, 0);
+  if (size <= size_) {
+    const auto edge = blocks_.find(size / unit);
+    if (size % unit != 0 && edge != blocks_.end() && edge->second.written &&
+        (size < size_ || !store_.shared_locked(edge->second.number))) {
+      const std::uint64_t own = store_.own_locked(edge->second.number);  // another file keeps its bytes
+      if (own == RamStore::kNoBlock) return fail_with(ENOSPC, "no block is free to copy a shared one to");
+      edge->second.number = own;
+      (void)store_.memory_.fill(own * unit + size % unit, unit - size % unit, 0);
     }
     drop_locked(blocks_, (size + unit - 1) / unit);
   }

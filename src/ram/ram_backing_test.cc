@@ -9,6 +9,7 @@
 
 #include "base/random.h"
 #include "ram/ram_disk_for_test.h"
+#include "ram/ram_image_for_test.h"
 
 namespace quire {
 namespace {
@@ -19,21 +20,7 @@ class Ram : public ::testing::TestWithParam<unsigned> {
  protected:
   std::uint64_t unit() const { return GetParam(); }
 
-  // What the file reads as: holes and unwritten blocks as zeros.
-  std::vector<unsigned char> image(RamBacking& of) {
-    std::vector<unsigned char> bytes(of.size());
-    for (std::uint64_t at = 0; at < bytes.size();) {
-      const auto extent = of.map(at, bytes.size() - at);
-      EXPECT_TRUE(extent.ok());
-      EXPECT_EQ(extent.value().offset, at);
-      if (!extent.ok() || extent.value().length == 0) break;
-      if (extent.value().kind == ExtentKind::written) {
-        store.memory().peek(extent.value().address, &bytes[at], extent.value().length);
-      }
-      at += extent.value().length;
-    }
-    return bytes;
-  }
+  std::vector<unsigned char> image(RamBacking& of) { return testing_support::image_of(store, of); }
   // Prepares and writes [block, block + count) full of `value`, without a commit.
   void write(RamBacking& to, std::uint64_t block, std::uint64_t count, unsigned char value) {
     for (std::uint64_t at = block * unit(); at < (block + count) * unit();) {

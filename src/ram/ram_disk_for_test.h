@@ -1,5 +1,6 @@
 // For tests: a ram store behind a faulty device, and a backing that can be told to misbehave in ways no device shows
-// (a failing set_size, unwritten extents, a size that is not what the device holds). Locks: none of its own.
+// (a failing set_size or range operation, unwritten extents, a size that is not what the device holds). Locks: none of
+// its own.
 #pragma once
 
 #include <algorithm>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/error.h"
 #include "device/faulty_device.h"
 #include "ram/ram_backing.h"
 #include "sync/atomic.h"
@@ -65,6 +67,7 @@ class OddBacking final : public Backing {
   Atomic<int> set_size_errnum;  // 0: passes on
   Atomic<int> map_errnum;
   Atomic<int> commit_errnum;
+  Atomic<int> range_errnum;  // of every range operation that would change something, of which this is the target
   Atomic<std::uint64_t> unwritten_first{UINT64_MAX};  // bytes [first, last] that are allocated but never written
   Atomic<std::uint64_t> unwritten_last;
   Atomic<std::uint64_t> believed_size{UINT64_MAX};  // what size() says instead
@@ -111,6 +114,45 @@ class OddBacking final : public Backing {
     if (const int errnum = set_size_errnum.load(memory_order_acquire); errnum != 0) return fail(errnum);
     return inner_->set_size(size);
   }
+  Status allocate(std::uint64_t offset, std::uint64_t length, bool keep_size) override {
+    QUIRE_TRY(range_status());
+    return inner_->allocate(offset, length, keep_size);
+  }
+  Status punch(std::uint64_t offset, std::uint64_t length) override {
+    QUIRE_TRY(range_status());
+    return inner_->punch(offset, length);
+  }
+  Status zero(std::uint64_t offset, std::uint64_t length, bool keep_size) override {
+    QUIRE_TRY(range_status());
+    return inner_->zero(offset, length, keep_size);
+  }
+  Status unshare(std::uint64_t offset, std::uint64_t length) override {
+    QUIRE_TRY(range_status());
+    return inner_->unshare(offset, length);
+  }
+  Status collapse(std::uint64_t offset, std::uint64_t length) override {
+    QUIRE_TRY(range_status());
+    return inner_->collapse(offset, length);
+  }
+  Status insert(std::uint64_t offset, std::uint64_t length) override {
+    QUIRE_TRY(range_status());
+    return inner_->insert(offset, length);
+  }
+  Status clone(Backing& source, std::uint64_t from, std::uint64_t offset, std::uint64_t length) override {
+    QUIRE_TRY(range_status());
+    return inner_->clone(unwrapped(source), from, offset, length);
+  }
+  Result<std::uint64_t> dedupe(Backing& source, std::uint64_t from, std::uint64_t offset,
+                               std::uint64_t length) override {
+    QUIRE_TRY(range_status());
+    return inner_->dedupe(unwrapped(source), from, offset, length);
+  }
+  Status exchange(Backing& with, std::uint64_t at, std::uint64_t offset, std::uint64_t length) override {
+    QUIRE_TRY(range_status());
+    return inner_->exchange(unwrapped(with), at, offset, length);
+  }
+  Result<std::uint64_t> seek_data(std::uint64_t offset) override { return inner_->seek_data(offset); }
+  Result<std::uint64_t> seek_hole(std::uint64_t offset) override { return inner_->seek_hole(offset); }
   Status sync(bool data_only) override {
     const Status status = inner_->sync(data_only);
     if (during_sync) during_sync();
@@ -119,6 +161,15 @@ class OddBacking final : public Backing {
   Status stat(struct stat* out) override { return inner_->stat(out); }
 
  private:
+  Status range_status() const {
+    const int errnum = range_errnum.load(memory_order_acquire);
+    return errnum == 0 ? Status{} : fail(errnum);
+  }
+  static Backing& unwrapped(Backing& backing) {
+    auto* odd = dynamic_cast<OddBacking*>(&backing);
+    return odd != nullptr ? *odd->inner_ : backing;
+  }
+
   const std::unique_ptr<RamBacking> inner_;
 };
 

@@ -1,0 +1,145 @@
+// Copying a range between two files, or within one, each piece as one operation. Guarantees: R1.
+// Locks: the cache's copy turn > range (source shared, target exclusive, in the order of inodes) > what cache takes.
+//
+// The source is read into frames that belong to nobody, and written from there, while both range locks are held. Those
+// frames and the target's are claimed (throttle) and reserved before any lock; the source's are had one fill at a time
+// under the range locks, with the others in hand: claims leave half of all frames to such readers, and only the holder
+// of the copy turn reserves twice.
+#include <algorithm>
+#include <cerrno>
+#include <memory>
+#include <new>
+
+#include "base/error.h"
+#include "cache/buffered_read.h"
+#include "cache/buffered_write.h"
+#include "fs/open_file.h"
+#include "fs/two_ranges.h"
+
+namespace quire {
+
+namespace {
+
+struct Piece {
+  std::uint64_t from, offset;
+  std::size_t length;
+};
+
+// Both range locks; the target's to infinity where it ends past the size.
+void lock_both(TwoRanges& locks, OpenFile& source, OpenFile& target, const Piece& piece) {
+  const Mapping& mapping = target.inode->mapping;
+  const std::uint64_t end = piece.offset + piece.length;
+  for (;;) {
+    const std::uint64_t seen = mapping.size.load(memory_order_acquire);
+    const bool extends = end > seen;
+    const std::uint64_t first = extends ? std::min(piece.offset, seen) : piece.offset;
+    locks.acquire({source.inode, piece.from, piece.from + piece.length - 1, kShared},
+                  {target.inode, first, extends ? kRangeEnd : end - 1, kExclusive}, range_lock_of);
+    const std::uint64_t size = mapping.size.load(memory_order_acquire);
+    if (extends ? first <= size : end <= size) return;
+    locks.release();  // the end moved between the look and the lock
+  }
+}
+
+// Frames as memory, from a reservation and back to it.
+class Staging {
+ public:
+  Staging(FrameReservation& frames, std::span<iovec> vectors, std::size_t bytes) : frames_(frames) {
+    for (iovec& v : vectors) {
+      Folio* frame = frames_.take();
+      CHECK(frame != nullptr);
+      frame->next_id = first_;
+      first_ = frames_.pool().id(*frame);
+      v = iovec{frame->bytes(), std::min(bytes, kPageSize)};
+      bytes -= v.iov_len;
+    }
+  }
+  ~Staging() {
+    while (first_ != FolioPool::kNone) {
+      Folio& frame = frames_.pool().folio(first_);
+      first_ = frame.next_id;
+      frames_.put(frame);
+    }
+  }
+  Staging(const Staging&) = delete;
+  Staging& operator=(const Staging&) = delete;
+
+ private:
+  FrameReservation& frames_;
+  std::uint32_t first_ = FolioPool::kNone;
+};
+
+// Returns what was copied, less than asked for at the source's end. `vectors`: one for each page of the piece.
+Result<std::size_t> copy_locked(OpenFile& source, OpenFile& target, const Piece& piece, std::span<iovec> vectors,
+                                std::uint32_t folios) {
+  Mapping& from = source.inode->mapping;
+  Mapping& to = target.inode->mapping;
+  PageCache& cache = to.cache;
+  MutexLock turn(cache.copy_turn);
+  FrameReservation target_frames(cache.pool), staging_frames(cache.pool), source_frames(cache.pool);
+  cache.reserve(target_frames, folios);
+  cache.reserve(staging_frames, static_cast<std::uint32_t>(vectors.size()));
+  const Staging staging(staging_frames, vectors, piece.length);
+  TwoRanges locks;
+  lock_both(locks, source, target, piece);
+  const std::uint64_t size = from.size.load(memory_order_acquire);
+  if (piece.from >= size) return std::size_t{0};
+  UserBuffer in(vectors);
+  const auto got = read_locked(from, in, piece.from, std::min<std::uint64_t>(piece.length, size - piece.from),
+                               source_frames, nullptr, CacheContext{});
+  QUIRE_TRY(got);
+  UserBuffer out(vectors);
+  QUIRE_TRY(write_locked(to, out, piece.offset, got.value(), target_frames, CacheContext{}));
+  return got;
+}
+
+Result<std::size_t> copy_piece(OpenFile& source, OpenFile& target, const Piece& piece, std::span<iovec> vectors) {
+  Mapping& to = target.inode->mapping;
+  const std::uint32_t folios = write_frames(piece.offset, piece.length);
+  const std::uint32_t claimed = folios + static_cast<std::uint32_t>(vectors.size());
+  QUIRE_TRY(to.cache.throttle(to, claimed));
+  const auto copied = copy_locked(source, target, piece, vectors, folios);
+  to.cache.unthrottle(claimed);
+  return copied;
+}
+
+}  // namespace
+
+Result<std::size_t> file_copy(OpenFile& source, std::uint64_t from, OpenFile& target, std::uint64_t offset,
+                              std::size_t length) {
+  if (!source.readable) return fail_with(EBADF, "the source was not opened for reading");
+  if (!target.writable || target.append) {
+    return fail_with(EBADF, "the target was not opened for writing at an offset");
+  }
+  Mapping& mapping = target.inode->mapping;
+  QUIRE_TRY(check_not_forked(mapping.cache));
+  if (&source.inode->mapping.cache != &mapping.cache) return fail_with(EXDEV, "the two files are open in two caches");
+  const std::uint64_t size = source.inode->mapping.size.load(memory_order_acquire);
+  if (from >= size || length == 0) return std::size_t{0};
+  length = std::min<std::uint64_t>(length, size - from);
+  const std::uint64_t limit =
+      mapping.backing->fixed_size() ? mapping.size.load(memory_order_acquire) : mapping.backing->max_size();
+  if (offset >= limit) {
+    return fail_with(mapping.backing->fixed_size() ? ENOSPC : EFBIG, "the target cannot reach the offset");
+  }
+  length = std::min<std::uint64_t>(length, limit - offset);
+  if (source.inode == target.inode && from < offset + length && offset < from + length) {
+    return fail_with(EINVAL, "the two ranges of this file overlap");
+  }
+  const std::size_t most = std::min<std::size_t>(mapping.cache.max_operation_bytes(), length);
+  const std::size_t pages = round_up(most, kPageSize) / kPageSize;
+  const std::unique_ptr<iovec[]> vectors(new (std::nothrow) iovec[pages]);
+  if (vectors == nullptr) return fail(ENOMEM);
+  std::size_t done = 0;
+  while (done < length) {
+    const Piece piece{from + done, offset + done, std::min(most, length - done)};
+    const std::span used(vectors.get(), round_up(piece.length, kPageSize) / kPageSize);
+    const auto copied = copy_piece(source, target, piece, used);
+    if (!copied.ok() && done == 0) return copied;
+    if (!copied.ok() || copied.value() == 0) break;
+    done += copied.value();
+  }
+  return done;
+}
+
+}  // namespace quire

@@ -1,0 +1,47 @@
+// The range locks of an operation on two ranges, of two files or one: taken in the order of inodes. Two ranges of one
+// file are locked as one that spans both, since a thread must not hold two requests that may meet.
+#pragma once
+
+#include <algorithm>
+#include <optional>
+
+#include "fs/inode.h"
+
+namespace quire {
+
+struct RangeWanted {
+  Inode* inode;
+  std::uint64_t first, last;  // inclusive
+  std::uint8_t mode;
+};
+
+// Locks of one class (the range or the invalidate lock of each inode), units as the lock's.
+class TwoRanges {
+ public:
+  // `lock_of` gives an inode's lock. Waits.
+  template <typename LockOf>
+  void acquire(RangeWanted a, RangeWanted b, LockOf lock_of) {
+    if (a.inode == b.inode) {
+      one_.emplace(lock_of(*a.inode));
+      one_->acquire(std::min(a.first, b.first), std::max(a.last, b.last), std::max(a.mode, b.mode));
+      return;
+    }
+    if (a.inode->id > b.inode->id) std::swap(a, b);
+    one_.emplace(lock_of(*a.inode));
+    one_->acquire(a.first, a.last, a.mode);
+    other_.emplace(lock_of(*b.inode));
+    other_->acquire(b.first, b.last, b.mode);
+  }
+  void release() {
+    other_.reset();
+    one_.reset();
+  }
+
+ private:
+  std::optional<RangeGuard> one_, other_;
+};
+
+inline RangeLock& range_lock_of(Inode& inode) { return inode.range; }
+inline RangeLock& invalidate_lock_of(Inode& inode) { return inode.mapping.invalidate; }
+
+}  // namespace quire
