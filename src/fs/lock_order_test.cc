@@ -25,49 +25,48 @@ class FileLockOrderDeathTest : public ::testing::Test {
   TestFile one{cache.cache, disk.make_file()}, two{cache.cache, disk.make_file()};
 };
 
-void lock_range(RangeGuard& guard) { guard.acquire(0, 100, kExclusive); }
+void lock_backwards(Inode& high, Inode& low) {
+  RangeGuard first(high.range);
+  RangeGuard second(low.range);
+  first.acquire(0, 100, kExclusive);
+  second.acquire(0, 100, kExclusive);
+}
+
+void lock_range_under_invalidate(Inode& inode) {
+  RangeGuard remove(inode.mapping.invalidate);
+  RangeGuard range(inode.range);
+  remove.acquire(0, 10, kRemove);
+  range.acquire(0, 100, kExclusive);
+}
+
+void fill_untold(Mapping& mapping) {
+  RangeGuard remove(mapping.invalidate);
+  remove.acquire(0, 7, kRemove);
+  FrameReservation frames(mapping.cache.pool);
+  mapping.cache.reserve_for_read(frames, 4);
+  static_cast<void>(fill_range(mapping, 2, 3, frames, CacheContext{}));
+}
 
 // Two files, in the wrong order of their inodes.
 TEST_F(FileLockOrderDeathTest, TwoFilesBackwards) {
-  Inode& low = one.inode().id < two.inode().id ? one.inode() : two.inode();
-  Inode& high = &low == &one.inode() ? two.inode() : one.inode();
-  EXPECT_DEATH(
-      {
-        RangeGuard first(high.range), second(low.range);
-        lock_range(first);
-        lock_range(second);
-      },
-      "range");
+  const bool in_order = one.inode().id < two.inode().id;
+  EXPECT_DEATH(lock_backwards((in_order ? two : one).inode(), (in_order ? one : two).inode()), "range");
 }
 
 // The range lock under the invalidate lock: an inversion, once the right order has been seen.
 TEST_F(FileLockOrderDeathTest, RangeUnderInvalidate) {
-  EXPECT_DEATH(
-      {
-        ASSERT_EQ(one.write(words(100, 1, 1, 0), 0), 100);
-        ASSERT_EQ(one.truncate(10), 0);  // range, then invalidate
-        RangeGuard remove(one.mapping().invalidate), range(one.inode().range);
-        remove.acquire(0, 10, kRemove);
-        lock_range(range);
-      },
-      "invalidate(.|\n)*range|range(.|\n)*invalidate");
+  ASSERT_EQ(one.write(words(100, 1, 1, 0), 0), 100);
+  ASSERT_EQ(one.truncate(10), 0);  // range, then invalidate
+  EXPECT_DEATH(lock_range_under_invalidate(one.inode()), "invalidate(.|\n)*range|range(.|\n)*invalidate");
 }
 
 // A fill inside an operation that holds the invalidate lock, and is not told so: the deadlock that reading hashes ahead
 // met in the kernel.
 TEST_F(FileLockOrderDeathTest, NestedFillThatIsNotTold) {
-  EXPECT_DEATH(
-      {
-        ASSERT_EQ(one.write(words(8 * kPageSize, 1, 1, 0), 0), static_cast<ssize_t>(8 * kPageSize));
-        ASSERT_EQ(one.sync(), 0);
-        one.drop_cached();
-        RangeGuard remove(one.mapping().invalidate);
-        remove.acquire(0, 7, kRemove);
-        FrameReservation frames(cache.cache.pool);
-        cache.cache.reserve_for_read(frames, 4);
-        static_cast<void>(fill_range(one.mapping(), 2, 3, frames, CacheContext{}));
-      },
-      "invalidate");
+  ASSERT_EQ(one.write(words(8 * kPageSize, 1, 1, 0), 0), static_cast<ssize_t>(8 * kPageSize));
+  ASSERT_EQ(one.sync(), 0);
+  one.drop_cached();
+  EXPECT_DEATH(fill_untold(one.mapping()), "invalidate");
 }
 
 // Told what is held, it fills.
