@@ -23,7 +23,9 @@ Folio* get_locked_folio(Mapping& mapping, std::uint64_t page) {
 
 }  // namespace
 
-void remove_folios(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page) {
+namespace {
+
+void remove_matching(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, bool clean_only) {
   std::uint64_t page = first_page;
   while (page <= last_page) {
     {
@@ -35,13 +37,23 @@ void remove_folios(Mapping& mapping, std::uint64_t first_page, std::uint64_t las
     if (folio != nullptr) {
       next = folio->index.load(memory_order_relaxed) + folio->pages();
       DCHECK(!folio->has(kWriteback));  // drained by the invalidate lock
-      remove_folio(mapping, *folio);
+      if (!clean_only || !folio->has(kUnstable)) remove_folio(mapping, *folio);
       unlock_folio(*folio);
       mapping.cache.put_folio(*folio);
     }
     if (next == 0) return;
     page = next;
   }
+}
+
+}  // namespace
+
+void remove_folios(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page) {
+  remove_matching(mapping, first_page, last_page, false);
+}
+
+void remove_clean_folios(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page) {
+  remove_matching(mapping, first_page, last_page, true);
 }
 
 void truncate_cache(Mapping& mapping, std::uint64_t new_size) {

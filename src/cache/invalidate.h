@@ -20,8 +20,12 @@ void truncate_cache(Mapping& mapping, std::uint64_t new_size);
 void zero_cache(Mapping& mapping, std::uint64_t offset, std::uint64_t end, std::uint64_t grow_to);
 
 // The folios of [first_page, last_page] are gone and the size becomes new_size: for what moves or replaces content and
-// changes the size, which the caller's range lock holds still. What is to outlive the folios is on the backing. Nobody sees anything new before the last is removed, and nobody anything old after the size has changed.
+// changes the size, which the caller's range lock holds still. What is to outlive the folios is on the backing. Nobody
+// sees anything new before the last is removed, and nobody anything old after the size has changed.
 void replace_cache(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, std::uint64_t new_size);
+
+// Removes the folios of [first_page, last_page] that are neither dirty nor unflushed.
+void remove_clean_folios(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page);
 
 // Removes the folios of [first_page, last_page]; what is dirty among them is lost.
 void remove_folios(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page);

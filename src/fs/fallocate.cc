@@ -49,6 +49,16 @@ struct Bytes {
   std::uint64_t last_page() const { return (end - 1) >> kPageShift; }
 };
 
+// After a failure other than a refusal a host may have done a part. What is clean is dropped, so that the cache says
+// what the host says; what is dirty stays.
+Status settle(Mapping& mapping, Bytes bytes, Status status) {
+  const int errnum = status.errnum();
+  if (errnum != 0 && errnum != EOPNOTSUPP && errnum != EINVAL) {
+    remove_clean_folios(mapping, bytes.first_page(), bytes.last_page());
+  }
+  return status;
+}
+
 // Plain allocation, zeroing and unsharing: what may only grow the file.
 Status change_in_place(Inode& inode, int mode, Bytes bytes) {
   Mapping& mapping = inode.mapping;
@@ -65,7 +75,7 @@ Status change_in_place(Inode& inode, int mode, Bytes bytes) {
   const CacheContext context{&remove.request()};
   switch (mode & ~FALLOC_FL_KEEP_SIZE) {
     case FALLOC_FL_ZERO_RANGE:
-      QUIRE_TRY(mapping.backing->zero(bytes.offset, length, keep_size));
+      QUIRE_TRY(settle(mapping, bytes, mapping.backing->zero(bytes.offset, length, keep_size)));
       note_changed(mapping);
       zero_cache(mapping, bytes.offset, bytes.end, new_size == old_size ? 0 : new_size);
       return {};
@@ -89,7 +99,7 @@ Status punch_hole(Inode& inode, Bytes bytes) {
   QUIRE_TRY(write_back_size(mapping, bytes.end));
   RangeGuard remove(mapping.invalidate);
   remove.acquire(bytes.first_page(), bytes.last_page(), kRemove);
-  QUIRE_TRY(mapping.backing->punch(bytes.offset, bytes.end - bytes.offset));
+  QUIRE_TRY(settle(mapping, bytes, mapping.backing->punch(bytes.offset, bytes.end - bytes.offset)));
   note_changed(mapping);
   zero_cache(mapping, bytes.offset, bytes.end, 0);
   return {};
@@ -117,16 +127,14 @@ Status shift(Inode& inode, bool insert, Bytes bytes) {
   if (insert && length > mapping.backing->max_size() - size) {
     return fail_with(EFBIG, "the file would grow past the largest that it can be");
   }
-  if (((bytes.offset | length) & (mapping.backing->block_size() - 1)) != 0) {
-    return fail_with(EINVAL, "offset and length must be multiples of the file's block size, %u bytes",
-                     mapping.backing->block_size());
-  }
   RangeGuard remove(mapping.invalidate);
   remove.acquire(bytes.first_page(), kRangeEnd, kRemove);
   const CacheContext context{&remove.request()};
   QUIRE_TRY(write_back(mapping, bytes.first_page(), UINT64_MAX, context));
   QUIRE_TRY(flush(mapping, true));  // what is dropped cannot become dirty again should a later flush fail
-  QUIRE_TRY(insert ? mapping.backing->insert(bytes.offset, length) : mapping.backing->collapse(bytes.offset, length));
+  const Status moved =
+      insert ? mapping.backing->insert(bytes.offset, length) : mapping.backing->collapse(bytes.offset, length);
+  QUIRE_TRY(settle(mapping, Bytes{bytes.offset, kMaxFileSize}, moved));
   note_changed(mapping);
   replace_cache(mapping, bytes.first_page(), UINT64_MAX, insert ? size + length : size - length);
   return {};

@@ -207,12 +207,15 @@ TEST_P(Ranges, D1_AFailureChangesNothing) {
   one.write(0, 20 * kPageSize, 1);
   ASSERT_EQ(one.file->sync(), 0);
   one.write(3000, 40'000, 2);
-  one.backing.range_errnum.store(ENOSPC, memory_order_release);
-  for (const int mode :
-       {0, kPunch, FALLOC_FL_ZERO_RANGE, FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE, FALLOC_FL_UNSHARE_RANGE}) {
-    EXPECT_EQ(one.file->allocate(mode, 4096, 4 * kPageSize), ENOSPC) << mode;
-    one.expect_equal("failed");
+  for (const int errnum : {ENOSPC, EINVAL, EIO}) {
+    one.backing.range_errnum.store(errnum, memory_order_release);
+    for (const int mode :
+         {0, kPunch, FALLOC_FL_ZERO_RANGE, FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE, FALLOC_FL_UNSHARE_RANGE}) {
+      EXPECT_EQ(one.file->allocate(mode, 4096, 4 * kPageSize), errnum) << mode;
+      one.expect_equal("failed");
+    }
   }
+  one.backing.range_errnum.store(ENOSPC, memory_order_release);
   EXPECT_EQ(file_clone(one.file->handle(), 0, one.file->handle(), 8 * kPageSize, 4096).errnum(), ENOSPC);
   one.expect_equal("failed");
   one.backing.range_errnum.store(0, memory_order_release);

@@ -53,12 +53,32 @@ class HostBacking final : public Backing {
   Result<Extent> prepare(std::uint64_t offset, std::uint64_t length) override;
   Status commit(std::uint64_t offset, std::uint64_t length, std::uint64_t end_of_file) override;
   Status set_size(std::uint64_t size) override;
+
+  // host_ranges.cc: the host's own calls, with its errnos. A block device can punch and zero; the rest is EOPNOTSUPP.
+  Status allocate(std::uint64_t offset, std::uint64_t length, bool keep_size) override;
+  Status punch(std::uint64_t offset, std::uint64_t length) override;
+  Status zero(std::uint64_t offset, std::uint64_t length, bool keep_size) override;
+  Status unshare(std::uint64_t offset, std::uint64_t length) override;
+  Status collapse(std::uint64_t offset, std::uint64_t length) override;
+  Status insert(std::uint64_t offset, std::uint64_t length) override;
+  Status clone(Backing& source, std::uint64_t from, std::uint64_t offset, std::uint64_t length) override;
+  Result<std::uint64_t> dedupe(Backing& source, std::uint64_t from, std::uint64_t offset,
+                               std::uint64_t length) override;
+  Status exchange(Backing& other, std::uint64_t at, std::uint64_t offset, std::uint64_t length) override;
+  Result<std::uint64_t> seek_data(std::uint64_t offset) override;
+  Result<std::uint64_t> seek_hole(std::uint64_t offset) override;
+
   Status sync(bool data_only) override;
   Status stat(struct stat* out) override;
 
  private:
   std::unique_ptr<FileDevice> make_device(const HostDescriptors& files) const;
   int current_fd() const { return current_fd_.load(memory_order_acquire); }
+  int changing_fd() const;
+  Status change_and_grow(int mode, std::uint64_t offset, std::uint64_t length, bool keep_size, const char* operation);
+  Status shift(int mode, std::uint64_t offset, std::uint64_t length, const char* operation);
+  void follow_growth();
+  void follow_size();
 
   const HostOptions options_;
   HostProperties properties_;

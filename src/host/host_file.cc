@@ -202,8 +202,10 @@ Result<HostProperties> host_properties(int fd) {
   p.size = static_cast<std::uint64_t>(st.st_size);
   p.max_size = largest_size(fd);
   struct statfs fs;
+  if (fstatfs(fd, &fs) != 0) return p;
+  if (fs.f_bsize > 0) p.block_size = static_cast<unsigned>(fs.f_bsize);
   // btrfs checksums the pages that O_DIRECT writes; ours may be written to meanwhile, and would fail to verify.
-  if (fstatfs(fd, &fs) == 0 && static_cast<unsigned long>(fs.f_type) == BTRFS_SUPER_MAGIC) p.direct_allowed = false;
+  if (static_cast<unsigned long>(fs.f_type) == BTRFS_SUPER_MAGIC) p.direct_allowed = false;
   return p;
 }
 

@@ -46,6 +46,7 @@ struct HostProperties {
   std::uint64_t size = 0;
   std::uint64_t max_size = 0;
   unsigned logical_block_size = 4096;  // of direct I/O
+  unsigned block_size = 4096;          // of the file system: what files share is whole blocks
   bool block_device = false;
   bool direct_allowed = true;  // false on file systems that checksum what O_DIRECT writes while it may change
 };
