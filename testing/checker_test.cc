@@ -297,6 +297,34 @@ TEST_F(HandMade, ExchangeIsSeenOnBothSidesAtOnce) {
   EXPECT_EQ(fault(), Fault::kTorn);
 }
 
+TEST_F(HandMade, CopyIsOneOperationForExactlyItsCount) {
+  Op& op = change(OpKind::kCopy, 2, 0, 4000, 1, 10);
+  op.source_offset = 5000;
+  op.result = 1500;  // less than there was: so be it, and all at once
+  Image copied = base_;
+  std::copy(base_.begin() + 5000, base_.begin() + 6500, copied.begin());
+  read(0, 5000, 2, 3, Image(base_.begin(), base_.begin() + 5000));
+  read(0, 5000, 4, 5, Image(copied.begin(), copied.begin() + 5000));
+  EXPECT_EQ(fault(), Fault::kNone);
+  std::copy(base_.begin() + 6500, base_.begin() + 6600, buffers_.back().begin() + 1500);  // more than it says
+  EXPECT_NE(fault(), Fault::kNone);
+  std::copy(base_.begin() + 1400, base_.begin() + 1600, buffers_.back().begin() + 1400);  // less
+  EXPECT_NE(fault(), Fault::kNone);
+}
+
+TEST_F(HandMade, CopyCountsOnlyWhatWasThere) {
+  Op& op = change(OpKind::kCopy, 2, 0, 4000, 1, 2);
+  op.source_offset = kSize - 10;
+  op.result = 11;
+  EXPECT_EQ(fault(), Fault::kLost);
+  window_.mutators[0].result = 10;
+  EXPECT_EQ(fault(), Fault::kNone);
+  window_.mutators[0].result = 0;  // something was there
+  EXPECT_EQ(fault(), Fault::kLost);
+  window_.mutators[0].source_offset = kSize;
+  EXPECT_EQ(fault(), Fault::kNone);
+}
+
 TEST_F(HandMade, DedupeTellsTheTruth) {
   Op& op = change(OpKind::kDedupe, 2, 0, 4096, 1, 2);
   op.source_offset = 4096;

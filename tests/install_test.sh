@@ -46,7 +46,7 @@ if grep -E ' quire::(detail|internal)::' "$work/symbols" >&2; then fail "interna
 grep -oE '\bquire_[a-z0-9_]+ *\(' "$prefix/include/quire/quire.h" | tr -d ' (' | sort -u >"$work/declared"
 # What the header's comments mention with a parenthesis is declared there too.
 [[ $(wc -l <"$work/declared") -ge 30 ]] || fail "quire.h declares only $(wc -l <"$work/declared") functions"
-sed -n 's/^T \(quire_[a-z0-9_]*\)$/\1/p' "$work/symbols" | sort -u >"$work/exported"
+sed -n 's/^[Ti] \(quire_[a-z0-9_]*\)$/\1/p' "$work/symbols" | sort -u >"$work/exported"
 if ! diff "$work/declared" "$work/exported" >&2; then
   fail "quire.h and libquire.so differ (< declared only, > exported only)"
 fi

@@ -99,17 +99,53 @@ QUIRE_API int quire_sync_file_range(quire_file* file, off_t offset, off_t length
 QUIRE_API int quire_fstat(quire_file* file, struct stat* st);
 
 QUIRE_API int quire_fadvise(quire_file* file, off_t offset, off_t length, int advice); /* ENOSYS yet */
-QUIRE_API int quire_fallocate(quire_file* file, int mode, off_t offset, off_t length); /* ENOSYS yet */
-QUIRE_API off_t quire_seek_data(quire_file* file, off_t offset);                       /* ENOSYS yet */
-QUIRE_API off_t quire_seek_hole(quire_file* file, off_t offset);                       /* ENOSYS yet */
-QUIRE_API int quire_clone_range(quire_file* src, off_t src_offset, quire_file* dst, off_t dst_offset,
-                                size_t length); /* ENOSYS yet */
+
+/* --- Range operations. Offsets and lengths are in bytes. Each takes effect at one instant (R1): whatever reads and
+ * writes run beside it, in any thread, see the file (both files) wholly before or wholly after. Only a long copy, and
+ * zeros that a file system cannot make and that are written instead, may be split. On -1 nothing has changed, unless
+ * the message says how far it came; no byte that was not written back yet is lost either way. An offset or length that
+ * passes the largest off_t is refused (EINVAL, where nothing else is said). Two files must be open in one cache, else
+ * EXDEV; they may be one and the same handle, or two handles of one file. */
+
+/* As fallocate(2). mode, of linux/falloc.h: 0 (allocate: blocks that read as zero where there are none),
+ * FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE, FALLOC_FL_UNSHARE_RANGE, the first and the last
+ * two also with FALLOC_FL_KEEP_SIZE, without which the file grows to offset + length; FALLOC_FL_COLLAPSE_RANGE,
+ * FALLOC_FL_INSERT_RANGE (in whole blocks of the file system). Durable with the next sync. Errors: EINVAL (negative
+ * offset, length not above zero; collapse and insert: not in whole blocks, or not inside the file), EOPNOTSUPP (modes
+ * that do not go together, or that the file system has not; zeroing always works), EBADF (not open for writing), EFBIG
+ * (past the largest offset of the file), ENOSPC, EIO, ENODEV. */
+QUIRE_API int quire_fallocate(quire_file* file, int mode, off_t offset, off_t length);
+
+/* The first offset, at or after this one, where data begin, or where a hole does (the end of the file is one), as
+ * lseek(2)'s SEEK_DATA and SEEK_HOLE. Bytes written and not yet written back are data; a stretch of zeros may be
+ * either. Errors: ENXIO (negative, at or past the end of the file, or no data follow). */
+QUIRE_API off_t quire_seek_data(quire_file* file, off_t offset);
+QUIRE_API off_t quire_seek_hole(quire_file* file, off_t offset);
+
+/* dst's range shares src's blocks from now on, until one of them is written, as ioctl FICLONERANGE. length 0: to the
+ * end of src. Grows dst where it must. Errors: EINVAL (offsets, or an end that is not src's, not at whole blocks; past
+ * the end of src; ranges of one file that overlap), EBADF (src not open for reading, dst not for writing or with
+ * O_APPEND), EOPNOTSUPP (the file system cannot share), EXDEV (two file systems), EFBIG, ENOSPC, EIO. */
+QUIRE_API int quire_clone_range(quire_file* src, off_t src_offset, quire_file* dst, off_t dst_offset, size_t length);
+
+/* Compares the ranges and, if their bytes are equal, lets them share src's blocks, as ioctl FIDEDUPERANGE; nothing that
+ * changes a byte comes between. Returns how many bytes of the beginning are shared now, which may be fewer than length
+ * (a file system's limit): call again for the rest. Errors: EBADE (they differ), EINVAL (not at whole blocks, past the
+ * end of either, ranges of one file that overlap), EBADF, EOPNOTSUPP, EXDEV, EIO. */
 QUIRE_API ssize_t quire_dedupe_range(quire_file* src, off_t src_offset, quire_file* dst, off_t dst_offset,
-                                     size_t length); /* ENOSYS yet */
-QUIRE_API int quire_exchange_range(quire_file* a, off_t a_offset, quire_file* b, off_t b_offset,
-                                   size_t length); /* ENOSYS yet */
-QUIRE_API ssize_t quire_copy_range(quire_file* src, off_t src_offset, quire_file* dst, off_t dst_offset,
-                                   size_t length); /* ENOSYS yet */
+                                     size_t length);
+
+/* Swaps the contents of two ranges. Errors: EINVAL (not at whole blocks, past the end of either file, ranges of one
+ * file that overlap), EBADF (either not open for reading and writing, or with O_APPEND), EOPNOTSUPP (the file system or
+ * the kernel has no such operation: XFS made with exchange ranges has, from Linux 6.10), EXDEV, ENOSPC, EIO. */
+QUIRE_API int quire_exchange_range(quire_file* a, off_t a_offset, quire_file* b, off_t b_offset, size_t length);
+
+/* Copies, as copy_file_range(2), on any file system and between two. Returns how many bytes were copied, fewer than
+ * length where src ends and possibly otherwise (call again for the rest), 0 at or past the end of src. Up to
+ * min(16 MiB, a quarter of the memory) are copied as one operation; more may be split at that size. Errors: EBADF (src
+ * not open for reading, dst not for writing or with O_APPEND), EINVAL (negative offset, ranges of one file that
+ * overlap), EOVERFLOW (offset plus length passes 64 bits), EFBIG, ENOSPC, EIO. */
+QUIRE_API ssize_t quire_copy_range(quire_file* src, off_t src_offset, quire_file* dst, off_t dst_offset, size_t length);
 
 /* Called inside quire_reap only, holding nothing. result: a count or -errno. */
 typedef void (*quire_completion_fn)(void* arg, ssize_t result);

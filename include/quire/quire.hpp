@@ -40,6 +40,15 @@ class QUIRE_API File {
   Status sync();       // data and metadata durable (D1)
   Status data_sync();  // data, and the metadata needed to read it
   Result<std::uint64_t> size() const;
+  // Range operations; quire.h says what each does, and its errors. mode: FALLOC_FL_* of linux/falloc.h.
+  Status allocate(int mode, std::uint64_t offset, std::uint64_t length);
+  Result<std::uint64_t> seek_data(std::uint64_t offset);  // ENXIO: no data from there on
+  Result<std::uint64_t> seek_hole(std::uint64_t offset);
+  // From this file's [from, from + length) to the target's [offset, offset + length).
+  Status clone_range(std::uint64_t from, File& target, std::uint64_t offset, std::size_t length);
+  Result<std::size_t> dedupe_range(std::uint64_t from, File& target, std::uint64_t offset, std::size_t length);
+  Status exchange_range(std::uint64_t from, File& other, std::uint64_t offset, std::size_t length);
+  Result<std::size_t> copy_range(std::uint64_t from, File& target, std::uint64_t offset, std::size_t length);
   Status close();
   quire_file* c_handle() const { return file_; }
 

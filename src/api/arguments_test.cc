@@ -243,13 +243,6 @@ TEST_F(Arguments, CallsOfLaterIssuesSayENOSYS) {
   EXPECT_FAILS(ENOSYS, quire_cache_resize(c, 32 * kMiB));
   EXPECT_FAILS(ENOSYS, quire_sync_file_range(f, 0, 0, 0));
   EXPECT_FAILS(ENOSYS, quire_fadvise(f, 0, 0, POSIX_FADV_NORMAL));
-  EXPECT_FAILS(ENOSYS, quire_fallocate(f, 0, 0, 4096));
-  EXPECT_FAILS(ENOSYS, quire_seek_data(f, 0));
-  EXPECT_FAILS(ENOSYS, quire_seek_hole(f, 0));
-  EXPECT_FAILS(ENOSYS, quire_clone_range(f, 0, f, 8192, 4096));
-  EXPECT_FAILS(ENOSYS, quire_dedupe_range(f, 0, f, 8192, 4096));
-  EXPECT_FAILS(ENOSYS, quire_exchange_range(f, 0, f, 8192, 4096));
-  EXPECT_FAILS(ENOSYS, quire_copy_range(f, 0, f, 8192, 4096));
   EXPECT_FAILS(ENOSYS, quire_submit_pread(f, buffer_, 1, 0, none, nullptr));
   EXPECT_FAILS(ENOSYS, quire_submit_pwrite(f, buffer_, 1, 0, none, nullptr));
   EXPECT_FAILS(ENOSYS, quire_submit_fsync(f, none, nullptr));

@@ -62,6 +62,34 @@ Result<std::uint64_t> File::size() const {
   return static_cast<std::uint64_t>(st.st_size);
 }
 
+Status File::allocate(int mode, std::uint64_t offset, std::uint64_t length) {
+  return done(quire_fallocate(file_, mode, static_cast<off_t>(offset), static_cast<off_t>(length)));
+}
+
+Result<std::uint64_t> File::seek_data(std::uint64_t offset) {
+  return counted(quire_seek_data(file_, static_cast<off_t>(offset)));
+}
+
+Result<std::uint64_t> File::seek_hole(std::uint64_t offset) {
+  return counted(quire_seek_hole(file_, static_cast<off_t>(offset)));
+}
+
+Status File::clone_range(std::uint64_t from, File& target, std::uint64_t offset, std::size_t length) {
+  return done(quire_clone_range(file_, static_cast<off_t>(from), target.file_, static_cast<off_t>(offset), length));
+}
+
+Result<std::size_t> File::dedupe_range(std::uint64_t from, File& target, std::uint64_t offset, std::size_t length) {
+  return counted(quire_dedupe_range(file_, static_cast<off_t>(from), target.file_, static_cast<off_t>(offset), length));
+}
+
+Status File::exchange_range(std::uint64_t from, File& other, std::uint64_t offset, std::size_t length) {
+  return done(quire_exchange_range(file_, static_cast<off_t>(from), other.file_, static_cast<off_t>(offset), length));
+}
+
+Result<std::size_t> File::copy_range(std::uint64_t from, File& target, std::uint64_t offset, std::size_t length) {
+  return counted(quire_copy_range(file_, static_cast<off_t>(from), target.file_, static_cast<off_t>(offset), length));
+}
+
 Status File::close() {
   if (file_ == nullptr) return {};
   const int rc = quire_close(file_);

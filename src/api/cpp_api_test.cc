@@ -1,4 +1,6 @@
 // The C++ API: the same calls as objects.
+#include <linux/falloc.h>
+
 #include <thread>
 #include <vector>
 
@@ -71,6 +73,44 @@ TEST(CppApi, Errors) {
   EXPECT_EQ(file.read(std::span(&byte, 1), UINT64_MAX).errnum(), EINVAL);
   EXPECT_EQ(cache.destroy().errnum(), EBUSY);
   EXPECT_TRUE(file.close().ok());
+}
+
+TEST(CppApi, RangeOperations) {
+  constexpr std::size_t kBlock = 4096;
+  const TempDir dir;
+  Cache cache = make();
+  host_write(dir / "a", named_bytes(1, 0, 4 * kBlock));
+  host_write(dir / "b", named_bytes(2, 0, 4 * kBlock));
+  File a = cache.open((dir / "a").c_str(), O_RDWR).take();
+  File b = cache.open((dir / "b").c_str(), O_RDWR).take();
+  EXPECT_EQ(a.seek_data(3).value(), 3u);
+  EXPECT_EQ(a.seek_hole(3).value(), 4 * kBlock);
+  EXPECT_EQ(a.seek_data(4 * kBlock).errnum(), ENXIO);
+  EXPECT_TRUE(a.allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 10, 20).ok()) << last_error();
+  EXPECT_EQ(read_text(a, 40, 0), named_bytes(1, 0, 10) + std::string(20, '\0') + named_bytes(1, 30, 10));
+  EXPECT_TRUE(a.allocate(0, 4 * kBlock, 5).ok()) << last_error();
+  EXPECT_EQ(a.size().value(), 4 * kBlock + 5);
+  EXPECT_EQ(a.allocate(FALLOC_FL_PUNCH_HOLE, 0, kBlock).errnum(), EOPNOTSUPP);
+  EXPECT_EQ(a.allocate(0, UINT64_MAX, kBlock).errnum(), EINVAL);
+  EXPECT_EQ(a.copy_range(kBlock, b, 2 * kBlock + 1, 3000).value(), 3000u) << last_error();
+  EXPECT_TRUE(read_text(b, 3000, 2 * kBlock + 1) == named_bytes(1, kBlock, 3000));
+  EXPECT_EQ(a.copy_range(0, a, 1, 10).errnum(), EINVAL);
+  EXPECT_TRUE(contains(last_error(), "overlap"));
+  // What this host has not is refused, and nothing changes.
+  const Status cloned = a.clone_range(kBlock, b, 0, kBlock);
+  EXPECT_TRUE(cloned.ok() || cloned.errnum() == EOPNOTSUPP) << last_error();
+  EXPECT_TRUE(read_text(b, kBlock, 0) == (cloned.ok() ? named_bytes(1, kBlock, kBlock) : named_bytes(2, 0, kBlock)));
+  const auto shared = a.dedupe_range(kBlock, b, 0, kBlock);
+  EXPECT_EQ(shared.errnum(), cloned.errnum()) << last_error();
+  if (cloned.ok()) {
+    EXPECT_EQ(shared.value(), kBlock);
+    EXPECT_EQ(a.dedupe_range(0, b, kBlock, kBlock).errnum(), EBADE);
+  }
+  const std::string first = read_text(a, kBlock, kBlock), second = read_text(b, kBlock, 3 * kBlock);
+  const Status exchanged = a.exchange_range(kBlock, b, 3 * kBlock, kBlock);
+  EXPECT_TRUE(exchanged.ok() || exchanged.errnum() == EOPNOTSUPP) << last_error();
+  EXPECT_TRUE(read_text(a, kBlock, kBlock) == (exchanged.ok() ? second : first));
+  EXPECT_TRUE(read_text(b, kBlock, 3 * kBlock) == (exchanged.ok() ? first : second));
 }
 
 TEST(CppApi, OwnersCloseAndMove) {

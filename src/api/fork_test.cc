@@ -81,6 +81,13 @@ TEST_F(Fork, EveryCallOfTheChildFails) {
     if (!refused(quire_cache_destroy(c, QUIRE_DISCARD))) return 17;
     if (std::strstr(quire_error_message(), "fork") == nullptr) return 18;
     if (!refused(quire_pread(f, buffer, 8, 1'000'000))) return 19;  // past the end, too
+    if (!refused(quire_fallocate(f, 0, 0, 4096))) return 20;
+    if (!refused(quire_seek_data(f, 0))) return 21;
+    if (!refused(quire_seek_hole(f, 0))) return 22;
+    if (!refused(quire_clone_range(f, 0, f, 8192, 4096))) return 23;
+    if (!refused(quire_dedupe_range(f, 0, f, 4096, 4096))) return 24;
+    if (!refused(quire_exchange_range(f, 0, f, 4096, 4096))) return 25;
+    if (!refused(quire_copy_range(f, 0, f, 4096, 4096))) return 26;
     return 0;
   });
   EXPECT_EQ(child.wait(), 0);

@@ -21,13 +21,6 @@ extern "C" {
 int quire_cache_resize(quire_cache*, size_t) { return not_built("quire_cache_resize"); }
 int quire_sync_file_range(quire_file*, off_t, off_t, unsigned) { return not_built("quire_sync_file_range"); }
 int quire_fadvise(quire_file*, off_t, off_t, int) { return not_built("quire_fadvise"); }
-int quire_fallocate(quire_file*, int, off_t, off_t) { return not_built("quire_fallocate"); }
-off_t quire_seek_data(quire_file*, off_t) { return not_built("quire_seek_data"); }
-off_t quire_seek_hole(quire_file*, off_t) { return not_built("quire_seek_hole"); }
-int quire_clone_range(quire_file*, off_t, quire_file*, off_t, size_t) { return not_built("quire_clone_range"); }
-ssize_t quire_dedupe_range(quire_file*, off_t, quire_file*, off_t, size_t) { return not_built("quire_dedupe_range"); }
-int quire_exchange_range(quire_file*, off_t, quire_file*, off_t, size_t) { return not_built("quire_exchange_range"); }
-ssize_t quire_copy_range(quire_file*, off_t, quire_file*, off_t, size_t) { return not_built("quire_copy_range"); }
 int quire_submit_pread(quire_file*, void*, size_t, off_t, quire_completion_fn, void*) {
   return not_built("quire_submit_pread");
 }

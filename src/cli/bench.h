@@ -35,6 +35,7 @@ struct BenchRow {
   std::string mode;  // same, different, alone, mixed or empty
   bool cold = false;
   double ops_per_s = 0;
+  std::int64_t torn = -1;  // reads found torn in a run of their own beside it; -1: nobody looked
 
   double mib_per_s() const { return ops_per_s * static_cast<double>(block_size) / (1 << 20); }
   double ns_per_op() const { return ops_per_s > 0 ? threads * 1e9 / ops_per_s : 0; }

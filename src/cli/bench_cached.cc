@@ -1,7 +1,6 @@
 // Contestants on cached files; see bench_cached.h.
 #include "cli/bench_cached.h"
 
-#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -23,14 +22,6 @@ RandomOffsets offsets_of(const Work& work, unsigned thread, std::uint64_t file_s
 }
 
 unsigned file_of(const Work& work, unsigned thread) { return work.different_files ? thread : 0; }
-
-// Calls read(offset, size) over the whole file.
-template <typename Read>
-void read_whole(std::uint64_t file_size, std::size_t chunk, Read read) {
-  for (std::uint64_t offset = 0; offset < file_size; offset += chunk) {
-    read(offset, static_cast<std::size_t>(std::min<std::uint64_t>(chunk, file_size - offset)));
-  }
-}
 
 class CachedQuire : public Contestant {
  public:

@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "cli/bench.h"
+#include "cli/bench_ranges.h"
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/support.h"
@@ -28,6 +29,9 @@ void validate(const BenchOptions& options) {
   if (size != 0 && sequential && size / threads < kSequentialBlock) {
     throw CLI::ValidationError("--file-size", format_size(size) + " is smaller than a block of 128K for each thread");
   }
+  if (size != 0 && options.scenario == "range-mix" && size < kMixRange) {
+    throw CLI::ValidationError("--file-size", format_size(size) + " is smaller than a range of 120000 bytes");
+  }
   if (!options.file.empty() && options.scenario != "rand-read") {
     throw CLI::ValidationError("--file", "works with rand-read only");
   }
@@ -42,16 +46,18 @@ void add_bench_command(CLI::App& app, int& exit_code) {
   static BenchOptions options;  // one command line per process, and CLI11 keeps references
   CLI::App* bench = app.add_subcommand(
       "bench", "Measure the same work through quire and through system calls, in turns; prints a table");
-  bench->add_option("SCENARIO", options.scenario, "short-read, overwrite, mixed, seq-read or rand-read")
+  bench->add_option("SCENARIO", options.scenario, "short-read, overwrite, mixed, range-mix, seq-read or rand-read")
       ->required()
-      ->check(CLI::IsMember({"short-read", "overwrite", "mixed", "seq-read", "rand-read"}));
+      ->check(CLI::IsMember({"short-read", "overwrite", "mixed", "range-mix", "seq-read", "rand-read"}));
   CLI::Option* path = bench
                           ->add_option("--path", options.directories,
                                        "measure system calls here; quire in the first (default: the current directory)")
                           ->check(CLI::ExistingDirectory)
                           ->allow_extra_args(false)
                           ->type_name("DIR");
-  bench->add_option("--threads", options.threads, "threads per system (default 2; seq-read 1; mixed always 1 and 1)")
+  bench
+      ->add_option("--threads", options.threads,
+                   "threads per system (default 2; seq-read 1; mixed, range-mix: 1 and 1)")
       ->check(CLI::Range(1u, kMaxThreads))
       ->type_name("N");
   bench->add_option("--depth", options.depth, "rand-read: reads in flight per thread (default 1)")
@@ -60,9 +66,9 @@ void add_bench_command(CLI::App& app, int& exit_code) {
   bench->add_option("--seconds", options.seconds, "measuring time per row (default 1)")
       ->check(CLI::Range(0.001, 86400.0))
       ->type_name("S");
-  CLI::Option* size =
-      add_size_option(*bench, "--file-size", options.file_size,
-                      "file size (default: short-read 4K and 1M; overwrite, mixed 64M; seq-read, rand-read 1G)");
+  CLI::Option* size = add_size_option(
+      *bench, "--file-size", options.file_size,
+      "file size (default: short-read 4K and 1M; overwrite, mixed, range-mix 64M; seq-read, rand-read 1G)");
   add_size_option(*bench, "--memory", options.memory, "quire's memory (default: what suits the scenario)");
   bench->add_option("--json", options.json, "also write the rows as JSON; -: to standard output, the table to stderr")
       ->type_name("FILE");
@@ -74,8 +80,9 @@ void add_bench_command(CLI::App& app, int& exit_code) {
   bench->callback([&exit_code] {
     validate(options);
     if (options.directories.empty()) options.directories.push_back(".");
-    if (options.scenario == "mixed" && options.threads > 1) {
-      print_note("mixed runs one reader and one writer; --threads %u is not used", options.threads);
+    if ((options.scenario == "mixed" || options.scenario == "range-mix") && options.threads > 1) {
+      print_note("%s runs one reader and one writer; --threads %u is not used", options.scenario.c_str(),
+                 options.threads);
     }
     try {
       exit_code = run_bench(options);

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
@@ -17,6 +18,14 @@ namespace quire {
 inline std::string short_count(const char* call, std::uint64_t offset, ssize_t count, std::size_t size) {
   return std::string(call) + " at offset " + std::to_string(offset) + " moved " + std::to_string(count) + " of " +
          std::to_string(size) + " bytes: did the bench file change?";
+}
+
+// Calls read(offset, size) over the whole file.
+template <typename Read>
+void read_whole(std::uint64_t file_size, std::size_t chunk, Read read) {
+  for (std::uint64_t offset = 0; offset < file_size; offset += chunk) {
+    read(offset, static_cast<std::size_t>(std::min<std::uint64_t>(chunk, file_size - offset)));
+  }
 }
 
 template <bool kWrite>

@@ -21,19 +21,21 @@ constexpr const char* kLine = "{:<10} {:<5} {:<6} {:>3} {:>3} {:>6} {:>5} {:<9} 
 // Keys in the order in which they are documented; figures rounded to what the clock can tell.
 nlohmann::ordered_json to_json(const BenchRow& row) {
   const auto rounded = [](double value) { return std::round(value * 1000) / 1000; };
-  return {{"scenario", row.scenario},
-          {"op", row.op},
-          {"system", row.system},
-          {"path", row.path},
-          {"threads", row.threads},
-          {"depth", row.depth},
-          {"file_size", row.file_size},
-          {"block_size", row.block_size},
-          {"mode", row.mode},
-          {"cold", row.cold},
-          {"ops_per_s", rounded(row.ops_per_s)},
-          {"mib_per_s", rounded(row.mib_per_s())},
-          {"ns_per_op", rounded(row.ns_per_op())}};
+  nlohmann::ordered_json json = {{"scenario", row.scenario},
+                                 {"op", row.op},
+                                 {"system", row.system},
+                                 {"path", row.path},
+                                 {"threads", row.threads},
+                                 {"depth", row.depth},
+                                 {"file_size", row.file_size},
+                                 {"block_size", row.block_size},
+                                 {"mode", row.mode},
+                                 {"cold", row.cold},
+                                 {"ops_per_s", rounded(row.ops_per_s)},
+                                 {"mib_per_s", rounded(row.mib_per_s())},
+                                 {"ns_per_op", rounded(row.ns_per_op())}};
+  if (row.torn >= 0) json["torn"] = row.torn;
+  return json;
 }
 
 }  // namespace
@@ -63,9 +65,10 @@ void BenchReport::add(const std::vector<BenchRow>& rows) {
     if (quire != rows.end() && row.system != "quire" && row.ops_per_s > 0) {
       ratio = fmt::format("{:.2f}x", quire->ops_per_s / row.ops_per_s);
     }
+    const std::string torn = row.torn < 0 ? "" : fmt::format(" ({} torn)", row.torn);
     fmt::print(table_, kLine, row.scenario, row.op, row.system, row.threads, row.depth, format_size(row.file_size),
                format_size(row.block_size), row.mode, row.cold ? "cold" : "", fmt::format("{:.0f}", row.ops_per_s),
-               fmt::format("{:.1f}", row.mib_per_s()), fmt::format("{:.1f}", row.ns_per_op()), ratio, row.path);
+               fmt::format("{:.1f}", row.mib_per_s()), fmt::format("{:.1f}", row.ns_per_op()), ratio, row.path + torn);
     rows_.push_back(row);
   }
   (void)std::fflush(table_);

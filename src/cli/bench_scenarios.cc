@@ -6,12 +6,14 @@
 #include <algorithm>
 #include <cerrno>
 #include <memory>
+#include <utility>
 
 #include "base/bytes.h"
 #include "cli/bench.h"
 #include "cli/bench_cached.h"
 #include "cli/bench_disk.h"
 #include "cli/bench_files.h"
+#include "cli/bench_ranges.h"
 #include "cli/bench_report.h"
 #include "cli/size.h"
 #include "cli/support.h"
@@ -30,6 +32,7 @@ struct Label {
   std::uint64_t file_size;
   const char* mode;
   bool cold;
+  std::vector<std::int64_t> torn = {};  // reads of each contestant; empty: nobody looked
 };
 
 void measure(const BenchOptions& options, const Contestants& contestants, const std::vector<Work>& works,
@@ -50,7 +53,8 @@ void measure(const BenchOptions& options, const Contestants& contestants, const 
                       .block_size = works[w].block_size,
                       .mode = label.mode,
                       .cold = label.cold,
-                      .ops_per_s = rates[c][w]});
+                      .ops_per_s = rates[c][w],
+                      .torn = works[w].write || label.torn.empty() ? -1 : label.torn[c]});
     }
   }
   report.add(rows);
@@ -104,6 +108,33 @@ void mixed(const BenchOptions& options, unsigned, BenchReport& report) {
   measure(options, contestants, {read}, {file_size, "alone", false}, report);
   measure(options, contestants, {write}, {file_size, "alone", false}, report);
   measure(options, contestants, {read, write}, {file_size, "mixed", false}, report);
+}
+
+// The rates are taken with reads that only read; which of them were torn is found out in turns of their own.
+void range_mix(const BenchOptions& options, unsigned, BenchReport& report) {
+  const std::uint64_t file_size = options.file_size != 0 ? options.file_size : 64 * kMiB;
+  Contestants contestants;
+  std::vector<Contestant*> field;
+  std::vector<RangeMixContestant*> checkers;
+  const auto add = [&](std::unique_ptr<RangeMixContestant> contestant) {
+    checkers.push_back(contestant.get());
+    field.push_back(contestant.get());
+    contestants.push_back(std::move(contestant));
+  };
+  add(make_range_mix_quire(options.directories[0], file_size, roomy_memory(options, file_size)));
+  for (const auto& directory : options.directories) add(make_range_mix_kernel(directory, file_size));
+  const Work read{.block_size = 256};
+  const Work change{.write = true, .block_size = kMixRange};
+  measure(options, contestants, {read}, {file_size, "alone", false}, report);
+  measure(options, contestants, {change}, {file_size, "alone", false}, report);
+  for (RangeMixContestant* checker : checkers) checker->check_reads(true);
+  (void)compete(field, {read, change}, options.seconds);
+  std::vector<std::int64_t> torn;
+  for (RangeMixContestant* checker : checkers) {
+    checker->check_reads(false);
+    torn.push_back(static_cast<std::int64_t>(checker->torn_reads()));
+  }
+  measure(options, contestants, {read, change}, {file_size, "mixed", false, torn}, report);
 }
 
 // The files of seq-read and rand-read, one per directory, or the user's own. quire and the kernel read the same ones.
@@ -204,11 +235,9 @@ struct Scenario {
   void (*run)(const BenchOptions& options, unsigned threads, BenchReport& report);
   unsigned default_threads;
 };
-constexpr Scenario kScenarios[] = {{"short-read", &short_read, 2},
-                                   {"overwrite", &overwrite, 2},
-                                   {"mixed", &mixed, 1},
-                                   {"seq-read", &seq_read, 1},
-                                   {"rand-read", &rand_read, 2}};
+constexpr Scenario kScenarios[] = {{"short-read", &short_read, 2}, {"overwrite", &overwrite, 2},
+                                   {"mixed", &mixed, 1},           {"range-mix", &range_mix, 1},
+                                   {"seq-read", &seq_read, 1},     {"rand-read", &rand_read, 2}};
 
 }  // namespace
 

@@ -9,7 +9,8 @@ class App;
 
 namespace quire {
 
-void add_file_commands(CLI::App& app, int& exit_code);  // cat, cp, stat
+void add_file_commands(CLI::App& app, int& exit_code);   // cat, cp, stat
+void add_range_commands(CLI::App& app, int& exit_code);  // fallocate, clone, dedupe, exchange
 void add_bench_command(CLI::App& app, int& exit_code);
 void add_torture_command(CLI::App& app, int& exit_code);
 

@@ -55,6 +55,7 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", "quire " QUIRE_VERSION);
   app.require_subcommand(1);
   add_file_commands(app, exit_code);
+  add_range_commands(app, exit_code);
   add_bench_command(app, exit_code);
   add_torture_command(app, exit_code);
   try {

@@ -22,4 +22,24 @@ inline CLI::Option* add_size_option(CLI::App& app, const std::string& name, std:
   return app.add_option_function<std::string>(name, set, description)->type_name("SIZE");
 }
 
+// The same for an offset, which may be zero, up to the largest off_t.
+inline CLI::Option* add_offset_option(CLI::App& app, const std::string& name, std::uint64_t& offset,
+                                      const std::string& description) {
+  const auto set = [&offset, name](const std::string& text) {
+    const auto parsed = parse_size(text);
+    if (!parsed || *parsed > INT64_MAX) {
+      throw CLI::ValidationError(name, "'" + text + "' is not an offset: write bytes from 0 on, or 64K, 64M, 64MiB");
+    }
+    offset = *parsed;
+  };
+  return app.add_option_function<std::string>(name, set, description)->type_name("OFFSET");
+}
+
+// Throws where the range would end past the largest off_t.
+inline void check_range_end(const std::string& option, std::uint64_t offset, std::uint64_t length) {
+  if (offset > INT64_MAX || length > INT64_MAX - offset) {
+    throw CLI::ValidationError(option, "the range would end past the largest offset, " + std::to_string(INT64_MAX));
+  }
+}
+
 }  // namespace quire
