@@ -11,8 +11,8 @@
 #include "cache/read_hit.h"
 #include "quire/quire.h"
 
-// Compiled twice, for processors with AVX2 (half as many moves) and others; the loader picks one. Sanitizers are not yet
-// up when it does.
+// Compiled twice, for processors with AVX2 (half as many moves) and others; the loader picks one. Sanitizers are not
+// yet up when it does.
 #if defined(QUIRE_TSAN) || defined(__SANITIZE_ADDRESS__)
 #define QUIRE_CLONES
 #else
@@ -187,8 +187,7 @@ int quire_close(quire_file* file) {
   return status.ok() ? 0 : failed(f, "close (the handle stays open)", status.errnum());
 }
 
-QUIRE_CLONES ssize_t quire_pread(quire_file* file, void* buffer,
-                                                                                size_t count, off_t offset) {
+QUIRE_CLONES ssize_t quire_pread(quire_file* file, void* buffer, size_t count, off_t offset) {
   FileImpl& f = impl(file);
   if (__builtin_expect(count - 1 < quire::kRegisterBytes && f.short_hits != nullptr, 1)) {
     const ssize_t n =

@@ -176,7 +176,8 @@ TEST_F(ReadHit, CountsInEachOfTwoCaches) {
   EXPECT_EQ(other.cache.stats.hits(), 10U);
 }
 
-// A write's guess may be a frame that another thread just prepares for its next life: its lock is not there to be taken.
+// A write's guess may be a frame that another thread just prepares for its next life: its lock is not there to be
+// taken.
 TEST_F(ReadHit, R1_WritesLeaveFramesInPreparationAlone) {
   const std::uint64_t page = 3, elsewhere = 7777;
   FrameReservation frames(cache.cache.pool);

@@ -22,9 +22,9 @@ bool write_back_some(Mapping& mapping, std::uint64_t* page, std::uint64_t last_p
 // All of [first_page, last_page], waiting for what others are writing.
 Status write_back(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, const CacheContext& context);
 
-// The backing learns of a larger size by the writeback of the bytes that made it larger. Writes back as much as it takes
-// for the backing's size to reach min(end, the size), end in bytes. Before an operation that drops dirty folios up to
-// there, or asks the backing for what lies there.
+// The backing learns of a larger size by the writeback of the bytes that made it larger. Writes back as much as it
+// takes for the backing's size to reach min(end, the size), end in bytes. Before an operation that drops dirty folios
+// up to there, or asks the backing for what lies there.
 Status write_back_size(Mapping& mapping, std::uint64_t end);
 
 // Makes durable what was written back before the call. No I/O if nothing was.
