@@ -104,6 +104,7 @@ namespace {
 void now_stable(Mapping& mapping) {
   const std::uint64_t left = mapping.unstable_count.load(memory_order_relaxed) - 1;
   mapping.unstable_count.store(left, memory_order_relaxed);
+  if (left == 0) mapping.failing.store(0, memory_order_relaxed);  // what could not be written is gone, or was after all
   mapping.cache.unstable_removed();
 }
 

@@ -269,11 +269,12 @@ Status flush(Mapping& mapping, bool data_only) {
   return synced;
 }
 
-Status sync_range(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, bool data_only) {
+Status sync_range(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, bool data_only,
+                  const CacheContext& context) {
   constexpr int kAttempts = 3;
   for (int i = 0; i < kAttempts; ++i) {
     const std::uint64_t failures = mapping.flush_failures.load(memory_order_acquire);
-    const Status written = write_back(mapping, first_page, last_page, CacheContext{});
+    const Status written = write_back(mapping, first_page, last_page, context);
     const Status flushed = flush(mapping, data_only);  // also after an error: what could be written becomes durable
     if (!written.ok()) return written;
     if (!flushed.ok()) return flushed;

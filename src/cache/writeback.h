@@ -32,7 +32,8 @@ Status flush(Mapping& mapping, bool data_only);
 
 // write_back and flush, again if another thread's flush failed in between: on success all of [first_page, last_page]
 // that was dirty at the call is durable.
-Status sync_range(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, bool data_only);
+Status sync_range(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, bool data_only,
+                  const CacheContext& context = {});
 
 // --- errors, each told once to every handle ---
 

@@ -41,8 +41,9 @@ Status check_overlap(const OpenFile& a, Range in_a, const OpenFile& b, Range in_
   return fail_with(EINVAL, "the two ranges of this file overlap");
 }
 
+// An end inside a page may be the file's: the backing judges by the size that it knows.
 Status write_back_range(Inode& inode, Range range) {
-  QUIRE_TRY(write_back_size(inode.mapping, range.end));
+  QUIRE_TRY(write_back_size(inode.mapping, is_aligned(range.end, kPageSize) ? range.end : UINT64_MAX));
   return write_back(inode.mapping, range.first_page(), range.last_page(), CacheContext{});
 }
 
@@ -55,8 +56,8 @@ std::uint64_t lock_for_change(TwoRanges& locks, OpenFile& source, Range from, Op
     const bool extends = to.end > seen;
     const std::uint64_t first = extends ? std::min(to.page_start(), seen) : to.page_start();
     const std::uint64_t last = extends ? kRangeEnd : to.page_end() - 1;
-    locks.acquire({source.inode, from.offset, from.end - 1, kShared}, {target.inode, first, last, kExclusive},
-                  range_lock_of);
+    locks.acquire({source.inode, from.page_start(), from.page_end() - 1, kShared},
+                  {target.inode, first, last, kExclusive}, range_lock_of);
     const std::uint64_t size = mapping.size.load(memory_order_acquire);
     if (to.end <= size || (last == kRangeEnd && first <= size)) return size;
     locks.release();  // the end moved between the look and the lock
@@ -90,21 +91,29 @@ Status file_clone(OpenFile& source, std::uint64_t from, OpenFile& target, std::u
   if (in_source.end > source_mapping.size.load(memory_order_acquire)) {
     return fail_with(EINVAL, "the source ends before the range does");
   }
+  // Flushed: the target will stand on these bytes with no folio of its own that could become dirty again.
+  QUIRE_TRY(sync_range(source_mapping, in_source.first_page(), in_source.last_page(), true));
   QUIRE_TRY(write_back_range(*source.inode, in_source));
   if (!is_aligned(in_target.offset, kPageSize) || !is_aligned(in_target.end, kPageSize)) {
     // Pages that stay in part: their other bytes must outlive the folio.
-    QUIRE_TRY(write_back(mapping, in_target.first_page(), in_target.first_page(), CacheContext{}));
-    QUIRE_TRY(write_back(mapping, in_target.last_page(), in_target.last_page(), CacheContext{}));
+    QUIRE_TRY(sync_range(mapping, in_target.first_page(), in_target.first_page(), true));
+    QUIRE_TRY(sync_range(mapping, in_target.last_page(), in_target.last_page(), true));
     // A range that ends inside a block may end at the target's end only: the backing judges by what it knows.
     QUIRE_TRY(write_back_size(mapping, old_size));
-    QUIRE_TRY(flush(mapping, true));
   }
-  RangeGuard remove(mapping.invalidate);
   const bool grows = in_target.end > old_size;
-  remove.acquire(in_target.first_page(), grows ? kRangeEnd : in_target.last_page(), kRemove);
-  QUIRE_TRY(mapping.backing->clone(*source_mapping.backing, from, offset, length));
+  TwoRanges remove;  // of the source too: no writeback may go on in blocks that are shared from now on
+  remove.acquire({source.inode, in_source.first_page(), in_source.last_page(), kRemove},
+                 {target.inode, in_target.first_page(), grows ? kRangeEnd : in_target.last_page(), kRemove},
+                 invalidate_lock_of);
+  const Status cloned = mapping.backing->clone(*source_mapping.backing, from, offset, length);
   note_changed(mapping);
   note_changed(source_mapping);
+  if (!cloned.ok()) {
+    // The host may have done a part and say no more than that.
+    remove_clean_folios(mapping, in_target.first_page(), in_target.last_page());
+    return cloned;
+  }
   if (grows) {
     replace_cache(mapping, in_target.first_page(), in_target.last_page(), in_target.end);
   } else {
@@ -131,16 +140,17 @@ Result<std::uint64_t> file_dedupe(OpenFile& source, std::uint64_t from, OpenFile
   mapping.cache.stats.count(Counter::range_changes);
 
   TwoRanges locks;  // writers are kept out of both; readers may go on, since no byte changes
-  locks.acquire({source.inode, in_source.offset, in_source.end - 1, kShared},
-                {target.inode, in_target.offset, in_target.end - 1, kShared}, range_lock_of);
+  locks.acquire({source.inode, in_source.page_start(), in_source.page_end() - 1, kShared},
+                {target.inode, in_target.page_start(), in_target.page_end() - 1, kShared}, range_lock_of);
   if (in_source.end > source_mapping.size.load(memory_order_acquire) ||
       in_target.end > mapping.size.load(memory_order_acquire)) {
     return fail_with(EINVAL, "a range ends past the end of its file");
   }
+  QUIRE_TRY(sync_range(source_mapping, in_source.first_page(), in_source.last_page(), true));  // as for clone
   QUIRE_TRY(write_back_range(*source.inode, in_source));
   QUIRE_TRY(write_back_range(*target.inode, in_target));
   TwoRanges remove;  // no fill may be reading the blocks that are given up
-  remove.acquire({source.inode, in_source.first_page(), in_source.last_page(), kInstantiate},
+  remove.acquire({source.inode, in_source.first_page(), in_source.last_page(), kRemove},
                  {target.inode, in_target.first_page(), in_target.last_page(), kRemove}, invalidate_lock_of);
   const auto shared = mapping.backing->dedupe(*source_mapping.backing, from, offset, length);
   if (shared.ok()) {
@@ -177,8 +187,8 @@ Status file_exchange(OpenFile& a, std::uint64_t a_offset, OpenFile& b, std::uint
     return fail_with(EINVAL, "a range ends past the end of its file");
   }
   for (const auto& [inode, range] : {std::pair{a.inode, in_a}, std::pair{b.inode, in_b}}) {
+    QUIRE_TRY(sync_range(inode->mapping, range.first_page(), range.last_page(), true));
     QUIRE_TRY(write_back_range(*inode, range));
-    QUIRE_TRY(flush(inode->mapping, true));
   }
   TwoRanges remove;
   remove.acquire({a.inode, in_a.first_page(), in_a.last_page(), kRemove},

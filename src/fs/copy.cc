@@ -1,10 +1,10 @@
 // Copying a range between two files, or within one, each piece as one operation. Guarantees: R1.
 // Locks: the cache's copy turn > range (source shared, target exclusive, in the order of inodes) > what cache takes.
 //
-// The source is read into frames that belong to nobody, and written from there, while both range locks are held. Those
-// frames and the target's are claimed (throttle) and reserved before any lock; the source's are had one fill at a time
-// under the range locks, with the others in hand: claims leave half of all frames to such readers, and only the holder
-// of the copy turn reserves twice.
+// The source is read into private memory, and written from there, while both range locks are held. The target's frames
+// are claimed (throttle) and reserved before any lock; the source's are had one fill at a time under the range locks,
+// with the target's in hand: claims leave half of all frames to such readers. The private memory is at most one
+// operation's, and one copy's at a time (the copy turn).
 #include <algorithm>
 #include <cerrno>
 #include <memory>
@@ -41,65 +41,36 @@ void lock_both(TwoRanges& locks, OpenFile& source, OpenFile& target, const Piece
   }
 }
 
-// Frames as memory, from a reservation and back to it.
-class Staging {
- public:
-  Staging(FrameReservation& frames, std::span<iovec> vectors, std::size_t bytes) : frames_(frames) {
-    for (iovec& v : vectors) {
-      Folio* frame = frames_.take();
-      CHECK(frame != nullptr);
-      frame->next_id = first_;
-      first_ = frames_.pool().id(*frame);
-      v = iovec{frame->bytes(), std::min(bytes, kPageSize)};
-      bytes -= v.iov_len;
-    }
-  }
-  ~Staging() {
-    while (first_ != FolioPool::kNone) {
-      Folio& frame = frames_.pool().folio(first_);
-      first_ = frame.next_id;
-      frames_.put(frame);
-    }
-  }
-  Staging(const Staging&) = delete;
-  Staging& operator=(const Staging&) = delete;
-
- private:
-  FrameReservation& frames_;
-  std::uint32_t first_ = FolioPool::kNone;
-};
-
-// Returns what was copied, less than asked for at the source's end. `vectors`: one for each page of the piece.
-Result<std::size_t> copy_locked(OpenFile& source, OpenFile& target, const Piece& piece, std::span<iovec> vectors,
-                                std::uint32_t folios) {
+// Returns what was copied, less than asked for at the source's end.
+Result<std::size_t> copy_locked(OpenFile& source, OpenFile& target, const Piece& piece, std::uint32_t folios) {
   Mapping& from = source.inode->mapping;
   Mapping& to = target.inode->mapping;
   PageCache& cache = to.cache;
   MutexLock turn(cache.copy_turn);
-  FrameReservation target_frames(cache.pool), staging_frames(cache.pool), source_frames(cache.pool);
+  const std::unique_ptr<char[]> bytes(new (std::nothrow) char[piece.length]);
+  if (bytes == nullptr) return fail(ENOMEM);
+  FrameReservation target_frames(cache.pool), source_frames(cache.pool);
   cache.reserve(target_frames, folios);
-  cache.reserve(staging_frames, static_cast<std::uint32_t>(vectors.size()));
-  const Staging staging(staging_frames, vectors, piece.length);
   TwoRanges locks;
   lock_both(locks, source, target, piece);
   const std::uint64_t size = from.size.load(memory_order_acquire);
   if (piece.from >= size) return std::size_t{0};
-  UserBuffer in(vectors);
-  const auto got = read_locked(from, in, piece.from, std::min<std::uint64_t>(piece.length, size - piece.from),
-                               source_frames, nullptr, CacheContext{});
+  const iovec in{bytes.get(), static_cast<std::size_t>(std::min<std::uint64_t>(piece.length, size - piece.from))};
+  UserBuffer reader(std::span(&in, 1));
+  const auto got = read_locked(from, reader, piece.from, in.iov_len, source_frames, nullptr, CacheContext{});
   QUIRE_TRY(got);
-  UserBuffer out(vectors);
-  QUIRE_TRY(write_locked(to, out, piece.offset, got.value(), target_frames, CacheContext{}));
+  const iovec out{bytes.get(), got.value()};
+  UserBuffer writer(std::span(&out, 1));
+  QUIRE_TRY(write_locked(to, writer, piece.offset, got.value(), target_frames, CacheContext{}));
   return got;
 }
 
-Result<std::size_t> copy_piece(OpenFile& source, OpenFile& target, const Piece& piece, std::span<iovec> vectors) {
+Result<std::size_t> copy_piece(OpenFile& source, OpenFile& target, const Piece& piece) {
   Mapping& to = target.inode->mapping;
   const std::uint32_t folios = write_frames(piece.offset, piece.length);
-  const std::uint32_t claimed = folios + static_cast<std::uint32_t>(vectors.size());
-  QUIRE_TRY(to.cache.throttle(to, claimed));
-  const auto copied = copy_locked(source, target, piece, vectors, folios);
-  to.cache.unthrottle(claimed);
+  QUIRE_TRY(to.cache.throttle(to, folios));
+  const auto copied = copy_locked(source, target, piece, folios);
+  to.cache.unthrottle(folios);
   return copied;
 }
 
@@ -127,14 +98,9 @@ Result<std::size_t> file_copy(OpenFile& source, std::uint64_t from, OpenFile& ta
     return fail_with(EINVAL, "the two ranges of this file overlap");
   }
   const std::size_t most = std::min<std::size_t>(mapping.cache.max_operation_bytes(), length);
-  const std::size_t pages = round_up(most, kPageSize) / kPageSize;
-  const std::unique_ptr<iovec[]> vectors(new (std::nothrow) iovec[pages]);
-  if (vectors == nullptr) return fail(ENOMEM);
   std::size_t done = 0;
   while (done < length) {
-    const Piece piece{from + done, offset + done, std::min(most, length - done)};
-    const std::span used(vectors.get(), round_up(piece.length, kPageSize) / kPageSize);
-    const auto copied = copy_piece(source, target, piece, used);
+    const auto copied = copy_piece(source, target, Piece{from + done, offset + done, std::min(most, length - done)});
     if (!copied.ok() && done == 0) return copied;
     if (!copied.ok() || copied.value() == 0) break;
     done += copied.value();

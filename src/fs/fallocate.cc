@@ -65,7 +65,9 @@ Status change_in_place(Inode& inode, int mode, Bytes bytes) {
   const bool keep_size = (mode & FALLOC_FL_KEEP_SIZE) != 0;
   const std::uint64_t length = bytes.end - bytes.offset;
   WriteRange range(inode);
-  QUIRE_TRY(range.acquire(bytes.offset, length, false, false));
+  // To the edges of pages: a failure may drop them, and a writer of the same page may count on one.
+  const std::uint64_t start = round_down(bytes.offset, std::uint64_t{kPageSize});
+  QUIRE_TRY(range.acquire(start, round_up(bytes.end, kPageSize) - start, false, false));
   const std::uint64_t old_size = mapping.size.load(memory_order_acquire);
   const std::uint64_t new_size = keep_size ? old_size : std::max(old_size, bytes.end);
   QUIRE_TRY(write_back_size(mapping, bytes.end));
@@ -95,7 +97,7 @@ Status change_in_place(Inode& inode, int mode, Bytes bytes) {
 Status punch_hole(Inode& inode, Bytes bytes) {
   Mapping& mapping = inode.mapping;
   RangeGuard range(inode.range);
-  range.acquire(bytes.offset, bytes.end - 1, kExclusive);
+  range.acquire(round_down(bytes.offset, kPageSize), round_up(bytes.end, kPageSize) - 1, kExclusive);
   QUIRE_TRY(write_back_size(mapping, bytes.end));
   RangeGuard remove(mapping.invalidate);
   remove.acquire(bytes.first_page(), bytes.last_page(), kRemove);
@@ -130,11 +132,16 @@ Status shift(Inode& inode, bool insert, Bytes bytes) {
   RangeGuard remove(mapping.invalidate);
   remove.acquire(bytes.first_page(), kRangeEnd, kRemove);
   const CacheContext context{&remove.request()};
-  QUIRE_TRY(write_back(mapping, bytes.first_page(), UINT64_MAX, context));
-  QUIRE_TRY(flush(mapping, true));  // what is dropped cannot become dirty again should a later flush fail
+  // Flushed too: what is dropped cannot become dirty again should a later flush fail.
+  QUIRE_TRY(sync_range(mapping, bytes.first_page(), UINT64_MAX, true, context));
   const Status moved =
       insert ? mapping.backing->insert(bytes.offset, length) : mapping.backing->collapse(bytes.offset, length);
-  QUIRE_TRY(settle(mapping, Bytes{bytes.offset, kMaxFileSize}, moved));
+  if (!moved.ok()) {
+    note_changed(mapping);
+    static_cast<void>(settle(mapping, Bytes{bytes.offset, kMaxFileSize}, moved));
+    if (mapping.backing->size() != size) truncate_cache(mapping, mapping.backing->size());  // it got half way
+    return moved;
+  }
   note_changed(mapping);
   replace_cache(mapping, bytes.first_page(), UINT64_MAX, insert ? size + length : size - length);
   return {};
@@ -143,21 +150,24 @@ Status shift(Inode& inode, bool insert, Bytes bytes) {
 // Zeros written through the cache, for a backing that cannot zero: piece by piece, each as atomic as a write.
 Status write_zeros(OpenFile& file, int mode, Bytes bytes) {
   static constexpr std::array<char, 64 * 1024> zeros{};
-  constexpr std::size_t kVectors = 64;
+  constexpr std::size_t kVectors = 256;  // the largest operation
   Mapping& mapping = file.inode->mapping;
   std::array<iovec, kVectors> vectors;
   vectors.fill(iovec{const_cast<char*>(zeros.data()), zeros.size()});
+  const bool keep_size = (mode & FALLOC_FL_KEEP_SIZE) != 0;
+  // What is appended meanwhile was not there to be zeroed.
+  if (keep_size) bytes.end = std::min(bytes.end, mapping.size.load(memory_order_acquire));
   for (std::uint64_t at = bytes.offset; at < bytes.end;) {
     std::uint64_t end =
         std::min(bytes.end, at + std::min<std::uint64_t>(kVectors * zeros.size(), mapping.cache.max_operation_bytes()));
-    if ((mode & FALLOC_FL_KEEP_SIZE) != 0) end = std::min(end, mapping.size.load(memory_order_acquire));
-    if (end <= at) return {};
     const std::size_t whole = (end - at) / zeros.size();
     std::size_t used = whole;
     if (const std::size_t rest = (end - at) % zeros.size(); rest != 0) vectors[used++].iov_len = rest;
-    const auto written = file_write(file, std::span(vectors.data(), used), at, kIoAtOffset);
+    const auto written =
+        file_write(file, std::span(vectors.data(), used), at, kIoAtOffset | (keep_size ? kIoWithin : 0U));
     vectors[whole < kVectors ? whole : 0].iov_len = zeros.size();
     QUIRE_TRY(written);
+    if (written.value() == 0) return {};  // the file ends here by now
     at += written.value();
   }
   return {};
@@ -212,8 +222,8 @@ bool ahead_of_backing(Mapping& mapping, std::uint64_t page) {
 // The first byte at or after offset of which the cache is ahead; UINT64_MAX: none.
 std::uint64_t next_ahead(Mapping& mapping, std::uint64_t offset) {
   std::uint64_t next = UINT64_MAX;
+  MutexLock lock(mapping.pages.mutex());  // both marks at one instant: a failed write moves a page between them
   for (const unsigned mark : {kMarkDirty, kMarkWriteback}) {
-    RcuReadLock rcu;
     std::uint64_t page = offset >> kPageShift;
     if (!mapping.pages.find_marked(&page, kMaxFileSize >> kPageShift, mark).empty()) {
       next = std::min(next, std::max(offset, page << kPageShift));

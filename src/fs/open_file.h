@@ -32,6 +32,7 @@ enum IoFlag : unsigned {
   kIoSync = 8,
   kIoMissed = 16,    // a read: the caller has just tried read_fast
   kIoAtOffset = 32,  // a write: at the offset, even through a handle that appends
+  kIoWithin = 64,    // a write: as much as lies before the end of the file, which stays where it is
 };
 
 // --- read.cc ---

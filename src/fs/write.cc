@@ -41,7 +41,7 @@ Result<WrittenAt> write_piece(OpenFile& file, std::span<const iovec> vectors, Us
   // the limit by one, for each writer at that moment.)
   const bool may_dirty = !cache.near_dirty_limit();
   if (!may_dirty) cache.flusher().kick_background();
-  if (whole && vectors.size() == 1 && count <= kPageSize &&
+  if (whole && vectors.size() == 1 && count <= kPageSize && (io_flags & kIoWithin) == 0 &&
       (may_dirty || (mapping.failing.load(memory_order_relaxed) == 0 && !cache.throttling()))) {
     if (!append) prefetch_for_write(mapping, offset, count);
     QUIRE_TRY(range.acquire(offset, count, append, no_wait));
@@ -59,15 +59,20 @@ Result<WrittenAt> write_piece(OpenFile& file, std::span<const iovec> vectors, Us
   FrameReservation frames(cache.pool);
   cache.reserve(frames, folios);
   Status status = range.acquire(offset, count, append, false);
+  std::size_t clipped = count;
+  if (status.ok() && (io_flags & kIoWithin) != 0) {
+    const std::uint64_t size = mapping.size.load(memory_order_acquire);
+    clipped = size <= offset ? 0 : std::min<std::uint64_t>(count, size - offset);
+  }
   if (status.ok() && past_limit()) {
     status = fail_with(EFBIG, "the write would end past the largest offset that this file can have");
-  } else if (status.ok()) {
-    status = write_locked(mapping, from, range.offset(), count, frames, CacheContext{});
+  } else if (status.ok() && clipped != 0) {
+    status = write_locked(mapping, from, range.offset(), clipped, frames, CacheContext{});
   }
   range.release();
   cache.unthrottle(folios);
   QUIRE_TRY(status);
-  return WrittenAt{count, range.offset()};
+  return WrittenAt{clipped, range.offset()};
 }
 
 }  // namespace
@@ -108,6 +113,7 @@ Result<std::size_t> file_write(OpenFile& file, std::span<const iovec> vectors, s
     }
     if (done == 0) first = written.value().offset;
     end = written.value().offset + written.value().count;
+    if (written.value().count == 0) break;
     done += written.value().count;
   }
   const bool data_sync = file.data_sync || (io_flags & kIoDataSync) != 0;

@@ -77,7 +77,7 @@ class HostBacking final : public Backing {
   int changing_fd() const;
   Status change_and_grow(int mode, std::uint64_t offset, std::uint64_t length, bool keep_size, const char* operation);
   Status shift(int mode, std::uint64_t offset, std::uint64_t length, const char* operation);
-  void follow_growth();
+  void follow_growth(std::uint64_t end);
   void follow_size();
 
   const HostOptions options_;

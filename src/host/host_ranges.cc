@@ -62,13 +62,13 @@ std::int64_t dedupe_some(int source_fd, std::uint64_t from, int fd, std::uint64_
 
 }  // namespace
 
-// After a change that may have grown the file, failed or not. Never less than before: a commit of other bytes may have
-// passed the size that fstat saw.
-void HostBacking::follow_growth() {
+// After a change that may have grown the file to `end`, failed or not. Never less than before, since a commit of other
+// bytes may have passed it; and never beyond the operation's own end, since farther on a truncate may be under way.
+void HostBacking::follow_growth(std::uint64_t end) {
   struct stat st;
   if (properties_.block_device || fstat(current_fd(), &st) != 0) return;
-  const auto size = static_cast<std::uint64_t>(st.st_size);
-  (void)commit(0, size, size);
+  end = std::min(end, static_cast<std::uint64_t>(st.st_size));
+  (void)commit(0, end, end);
 }
 
 // After collapse and insert, failed or not: nothing is dirty up to the end, so no commit comes between.
@@ -91,7 +91,7 @@ Status HostBacking::change_and_grow(int mode, std::uint64_t offset, std::uint64_
   const bool done =
       fallocate_again(fd, mode | size_flag, offset, length) && (!grows || fallocate_again(fd, 0, offset, length));
   const Status status = done ? Status{} : refused(operation);
-  follow_growth();
+  if (!keep_size) follow_growth(offset + length);
   return status;
 }
 
@@ -150,7 +150,7 @@ Status HostBacking::clone(Backing& source, std::uint64_t from, std::uint64_t off
     rc = ioctl(current_fd(), FICLONERANGE, &request);
   } while (rc != 0 && errno == EINTR);
   const Status status = rc == 0 ? Status{} : refused("share these blocks");
-  follow_growth();
+  follow_growth(offset + length);
   return status;
 }
 
