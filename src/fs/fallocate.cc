@@ -155,8 +155,6 @@ Status write_zeros(OpenFile& file, int mode, Bytes bytes) {
   std::array<iovec, kVectors> vectors;
   vectors.fill(iovec{const_cast<char*>(zeros.data()), zeros.size()});
   const bool keep_size = (mode & FALLOC_FL_KEEP_SIZE) != 0;
-  // What is appended meanwhile was not there to be zeroed.
-  if (keep_size) bytes.end = std::min(bytes.end, mapping.size.load(memory_order_acquire));
   for (std::uint64_t at = bytes.offset; at < bytes.end;) {
     std::uint64_t end =
         std::min(bytes.end, at + std::min<std::uint64_t>(kVectors * zeros.size(), mapping.cache.max_operation_bytes()));
@@ -167,7 +165,7 @@ Status write_zeros(OpenFile& file, int mode, Bytes bytes) {
         file_write(file, std::span(vectors.data(), used), at, kIoAtOffset | (keep_size ? kIoWithin : 0U));
     vectors[whole < kVectors ? whole : 0].iov_len = zeros.size();
     QUIRE_TRY(written);
-    if (written.value() == 0) return {};  // the file ends here by now
+    if (written.value() < end - at) return {};  // the file ended there when it was zeroed: what came since stays
     at += written.value();
   }
   return {};
