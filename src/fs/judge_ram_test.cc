@@ -16,12 +16,18 @@ class RamSystem final : public judge::System {
   RamSystem(unsigned block_size, std::uint32_t frames)
       : disk_(block_size), cache_(std::make_unique<TestCache>(frames)) {}
 
+  int range_errnum = 0;  // what the backing says to range operations; before the files are made
+
   std::string_view name() const override { return "quire on ram"; }
   RamDisk& disk() { return disk_; }
   std::uint64_t sum(Counter counter) const { return counters_[static_cast<std::size_t>(counter)]; }
 
   int create(int count) override {
-    for (int i = 0; i < count; ++i) files_.push_back(std::make_unique<TestFile>(cache_->cache, disk_.make_file()));
+    for (int i = 0; i < count; ++i) {
+      auto backing = std::make_unique<OddBacking>(disk_.make_file());
+      backing->range_errnum.store(range_errnum, memory_order_relaxed);
+      files_.push_back(std::make_unique<TestFile>(cache_->cache, std::move(backing)));
+    }
     return 0;
   }
   ssize_t read(int file, void* buffer, size_t count, uint64_t offset) override {
@@ -90,11 +96,11 @@ constexpr judge::OpKind kEveryChange[] = {judge::OpKind::kWrite,    judge::OpKin
                                           judge::OpKind::kUnshare};
 
 judge::JudgeReport run(RamSystem& system, std::uint64_t max_operation, std::uint64_t seed, std::uint64_t file_size,
-                       bool everything = false) {
+                       std::span<const judge::OpKind> changes = {}) {
   judge::JudgeOptions options;
-  if (everything) {
+  if (!changes.empty()) {
     options.ops = {judge::OpKind::kRead};
-    options.ops.insert(options.ops.end(), std::begin(kEveryChange), std::end(kEveryChange));
+    options.ops.insert(options.ops.end(), changes.begin(), changes.end());
   }
   options.seconds = 2;
   options.seed = seed;
@@ -140,7 +146,7 @@ TEST(JudgedOnRam, R1_EveryRangeOperation) {
   for (const unsigned block_size : {512U, 4096U}) {
     for (const std::uint32_t frames : {PageCache::kMinFrames, 700U}) {
       RamSystem system(block_size, frames);
-      const judge::JudgeReport report = run(system, frames * 1024, block_size + frames, 1 << 20, true);
+      const judge::JudgeReport report = run(system, frames * 1024, block_size + frames, 1 << 20, kEveryChange);
       EXPECT_TRUE(report.linearizable() && report.ok())
           << report.witness << (report.errors.empty() ? "" : report.errors[0]);
       EXPECT_TRUE(report.skipped.empty());
@@ -150,6 +156,18 @@ TEST(JudgedOnRam, R1_EveryRangeOperation) {
   for (const judge::OpKind kind : kEveryChange) {
     EXPECT_GT(done[static_cast<std::size_t>(kind)], 0U) << judge::op_name(kind);
   }
+}
+
+// Zeros written through the cache, by a write that ends where the file ended when it began: a truncate between two of
+// its pieces, or after a short one, must not be met by zeros at a later instant.
+TEST(JudgedOnRam, R1_ZeroingByWriting) {
+  constexpr judge::OpKind kChanges[] = {judge::OpKind::kWrite, judge::OpKind::kTruncate, judge::OpKind::kZero};
+  RamSystem system(4096, PageCache::kMinFrames);
+  system.range_errnum = EOPNOTSUPP;
+  const judge::JudgeReport report = run(system, 16 * 1024, 5, 64 << 10, kChanges);
+  EXPECT_TRUE(report.linearizable() && report.ok())
+      << report.witness << (report.errors.empty() ? "" : report.errors[0]);
+  EXPECT_GT(report.ops[static_cast<std::size_t>(judge::OpKind::kZero)], 0U);
 }
 
 // Slow, reordering and splitting devices: fills and writeback last.

@@ -113,12 +113,12 @@ Result<std::size_t> file_write(OpenFile& file, std::span<const iovec> vectors, s
     }
     if (done == 0) first = written.value().offset;
     end = written.value().offset + written.value().count;
-    if (written.value().count == 0) break;
     done += written.value().count;
+    if (written.value().count < want) break;  // kIoWithin: the file ended there, and what comes later is not ours
   }
   const bool data_sync = file.data_sync || (io_flags & kIoDataSync) != 0;
   const bool full_sync = file.full_sync || (io_flags & kIoSync) != 0;
-  if (data_sync || full_sync) {
+  if ((data_sync || full_sync) && done != 0) {
     Mapping& written = file.inode->mapping;
     const Status synced = sync_range(written, first >> kPageShift, (end - 1) >> kPageShift, !full_sync);
     if (!synced.ok()) {
