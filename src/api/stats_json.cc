@@ -15,7 +15,7 @@ std::string CacheImpl::stats_json() {
   j["folio_bytes"] = c.resident_folios() * kPageSize;
   j["metadata_bytes"] = c.metadata_bytes();
   j["huge_page_bytes"] = c.pool.huge_bytes();
-  j["index_bytes"] = c.node_bytes.load(memory_order_relaxed);
+  j["index_bytes"] = c.nodes.bytes() + c.nodes.kept_bytes();
   j["unstable_folios"] = c.unstable();
   j["dirty_limit_folios"] = c.hard_dirty();
   j["background_dirty_folios"] = c.background_dirty();

@@ -29,8 +29,7 @@ int FillBatch::insert(std::uint64_t first, std::uint64_t last, FrameReservation&
 // Queues the part of a written extent that starts in folio *at, as far as contiguous folios go.
 bool FillBatch::add_request(const Extent& extent, std::size_t* at) {
   if (request_count_ == kMaxRequests) return false;
-  Request& request = requests_[request_count_];
-  request = Request{};
+  Request& request = *new (&requests_[request_count_]) Request;
   request.op = IoOp::read;
   request.offset = extent.address;
   const std::size_t vectors_first = vector_count_;

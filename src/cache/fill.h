@@ -21,6 +21,7 @@ class FillBatch {
   static constexpr std::size_t kMaxRequests = 32;
 
   explicit FillBatch(Mapping& mapping) : mapping_(mapping) {}
+  ~FillBatch() {}
   FillBatch(const FillBatch&) = delete;
   FillBatch& operator=(const FillBatch&) = delete;
 
@@ -54,7 +55,9 @@ class FillBatch {
   std::uint64_t planned_to_ = 0;    // folios from here on (bytes) have no request: they stay unfilled
   int plan_error_ = 0;
   std::array<Folio*, kMaxFolios> folios_;
-  std::array<Request, kMaxRequests> requests_;
+  union {
+    Request requests_[kMaxRequests];  // made as they are needed: a fill of one folio needs one
+  };
   std::array<Request*, kMaxRequests> request_list_;
   std::array<std::uint64_t, kMaxRequests> file_offsets_;
   std::array<iovec, kMaxFolios + kMaxRequests> vectors_;

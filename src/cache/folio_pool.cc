@@ -14,6 +14,7 @@
 namespace quire {
 
 LockClass folio_pool_lock_class{"folio pool"};
+LockClass prepare_lock_class{"frame preparation"};
 
 namespace {
 
@@ -105,12 +106,15 @@ FolioPool::~FolioPool() {
 
 // Frames are used in order, so before the next ones are, they are made of huge pages where the machine allows: one
 // madvise for a quarter of what is in use, since each call waits for every processor once. It does what shmem_enabled
-// would, whatever that is set to.
-void FolioPool::prepare_frames_locked(std::uint32_t first) {
+// would, whatever that is set to. Clearing a huge page takes 0.2 to 4 ms (where the host has to find the memory), hence
+// ahead of need. first: what the caller saw in prepared_; another thread may have been faster.
+void FolioPool::prepare(std::uint32_t first) {
+  MutexLock lock(prepare_mutex_);
+  if (prepared_.load(memory_order_relaxed) != first || first == frames_) return;
   std::uint32_t chunk = std::clamp<std::uint32_t>(first / 4 / kHugeFrames * kHugeFrames, kHugeFrames, kMaxChunk);
   chunk = std::min(chunk, (frames_ - first) / kHugeFrames * kHugeFrames);
   if (!try_huge_ || chunk == 0) {
-    prepared_ = frames_;  // the rest is mapped page by page
+    prepared_.store(frames_, memory_order_release);  // the rest is mapped page by page
     return;
   }
   char* start = static_cast<char*>(arena_) + std::size_t{first} * kPageSize;
@@ -122,11 +126,28 @@ void FolioPool::prepare_frames_locked(std::uint32_t first) {
   } else {
     try_huge_ = false;
   }
-  prepared_ = first + chunk;
+  prepared_.store(first + chunk, memory_order_release);
+}
+
+void FolioPool::prepare_ahead(const Atomic<bool>& stop) {
+  while (prepare_due() && !stop.load(memory_order_relaxed)) prepare(prepared_.load(memory_order_relaxed));
 }
 
 std::uint32_t FolioPool::take(FrameReservation& reservation, std::uint32_t want) {
-  if (want == 0) return 0;
+  std::uint32_t taken = 0;
+  while (taken < want) {
+    // Acquire: its bytes were written by who prepared them.
+    const std::uint32_t prepared = prepared_.load(memory_order_acquire);
+    const std::uint32_t got = take_prepared(reservation, want - taken, prepared);
+    taken += got;
+    if (got != 0) continue;
+    if (prepared == frames_) break;
+    prepare(prepared);
+  }
+  return taken;
+}
+
+std::uint32_t FolioPool::take_prepared(FrameReservation& reservation, std::uint32_t want, std::uint32_t prepared) {
   MutexLock lock(mutex_);
   std::uint32_t taken = 0;
   std::uint32_t touched = touched_.load(memory_order_relaxed);
@@ -135,8 +156,7 @@ std::uint32_t FolioPool::take(FrameReservation& reservation, std::uint32_t want)
     if (free_head_ != kNone) {
       folio = &folios_[free_head_];
       free_head_ = folio->next_id;
-    } else if (touched < frames_) {
-      if (touched == prepared_) prepare_frames_locked(touched);
+    } else if (touched < prepared) {
       folio = new (&folios_[touched]) Folio;
       folio->address = static_cast<char*>(arena_) + std::size_t{touched} * kPageSize;
       folio->sequence.write_begin();  // born odd: free

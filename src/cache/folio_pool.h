@@ -1,5 +1,5 @@
 // The frames: one memfd arena and one descriptor per frame, both at fixed addresses for the life of the cache.
-// Guarantees: R2 (type stability), M1.  Locks: its own mutex, a leaf.
+// Guarantees: R2 (type stability), M1.  Locks: prepare_mutex_ and mutex_, leaves; never both.
 //
 // A frame is taken into a FrameReservation (before any lock is held, see PageCache::reserve), becomes a folio, and goes
 // back through `retire` after its last reference: it becomes free only once a grace period has passed, so that a fast
@@ -17,6 +17,7 @@ namespace quire {
 
 class FolioPool;
 extern LockClass folio_pool_lock_class;
+extern LockClass prepare_lock_class;
 
 // Frames that belong to one operation and to no mapping. Given back at its end.
 class FrameReservation {
@@ -42,6 +43,7 @@ class FrameReservation {
 class FolioPool {
  public:
   static constexpr std::uint32_t kNone = UINT32_MAX;
+  static constexpr std::uint32_t kFewFrames = 512;  // ready and unused: 2 MiB, read in 1 ms at best
 
   FolioPool() = default;
   ~FolioPool();
@@ -51,11 +53,20 @@ class FolioPool {
   // Maps the arena and descriptors for `frames` frames; memory is used as frames are first taken.
   Status create(std::uint32_t frames);
 
-  // Adds up to `want` free frames to the reservation; returns how many. Never waits.
+  // Adds up to `want` free frames to the reservation; returns how many. Waits for nothing but memory that is being made
+  // ready, if frames that were never used are taken faster than that.
   std::uint32_t take(FrameReservation& reservation, std::uint32_t want);
   void give_back(FrameReservation& reservation);
   // The last reference to a removed folio is gone: free after a grace period. Never waits; any thread, any lock.
   void retire(Folio& folio);
+  // Makes the next frames ready if few are left; on a thread of quire's own, so that no reader waits for it. `stop` is
+  // looked at between pieces.
+  void prepare_ahead(const Atomic<bool>& stop);
+  bool prepare_due() const {
+    const std::uint32_t prepared = prepared_.load(memory_order_relaxed);
+    return prepared < frames_ && prepared - touched_.load(memory_order_relaxed) < kFewFrames;
+  }
+
   // Waits for a grace period and frees what was retired before. Returns the number of frames freed. No lock held.
   std::uint32_t collect_retired();
 
@@ -86,7 +97,8 @@ class FolioPool {
  private:
   friend class FrameReservation;
   void push_free_locked(Folio& folio) REQUIRES(mutex_);
-  void prepare_frames_locked(std::uint32_t first) REQUIRES(mutex_);
+  void prepare(std::uint32_t first);
+  std::uint32_t take_prepared(FrameReservation& reservation, std::uint32_t want, std::uint32_t prepared);
 
   Folio* folios_ = nullptr;
   void* arena_ = nullptr;
@@ -95,9 +107,10 @@ class FolioPool {
   std::uint32_t free_head_ GUARDED_BY(mutex_) = kNone;  // frames that were used before
   Atomic<std::uint32_t> free_count_;                    // written under mutex_; includes the untouched
   Atomic<std::uint32_t> touched_;                       // written under mutex_
-  std::uint32_t prepared_ GUARDED_BY(mutex_) = 0;       // frames before this one have had their chance of huge pages
-  bool try_huge_ GUARDED_BY(mutex_) = true;
-  Atomic<std::uint32_t> huge_frames_;          // written under mutex_
+  Mutex prepare_mutex_{prepare_lock_class};             // may be held for milliseconds
+  Atomic<std::uint32_t> prepared_;  // frames before this one may be used; written under prepare_mutex_
+  bool try_huge_ GUARDED_BY(prepare_mutex_) = true;
+  Atomic<std::uint32_t> huge_frames_;          // written under prepare_mutex_
   Atomic<std::uint32_t> retired_head_{kNone};  // a stack; taken whole
   Atomic<std::uint32_t> retired_count_;
 };

@@ -37,7 +37,7 @@ Mapping::Hits hits_of(const PageCache& cache, std::uint64_t inode_id) {
 Mapping::Mapping(PageCache& page_cache, Backing& file_backing, std::uint64_t inode_id, std::uint64_t initial_size)
     : gate(inode_id),
       size(initial_size),
-      pages(&page_cache.node_bytes),
+      pages(&page_cache.nodes),
       hits(hits_of(page_cache, inode_id)),
       address_base(page_cache.pool.address_base()),
       cache(page_cache),

@@ -21,7 +21,6 @@ constexpr std::size_t kFrameCost = kPageSize + sizeof(Folio) + Lookaside::kBytes
 constexpr std::uint32_t kReclaimBatch = 64;
 constexpr std::int64_t kPollNs = 2'000'000;  // references are dropped without a wake-up: look again
 constexpr std::uint64_t kMaxOperation = 16u << 20;
-constexpr std::uint64_t kNodesPending = 512;  // retired index nodes before somebody waits for them
 
 }  // namespace
 
@@ -33,7 +32,7 @@ PageCache::~PageCache() {
   flusher_.reset();
   io_thread.reset();
   if (pool.frames() != 0) pool.collect_retired();
-  rcu_synchronize();  // index nodes count themselves out of node_bytes
+  rcu_synchronize();  // index nodes go back to their store
 }
 
 Status PageCache::create(const PageCacheOptions& options) {
@@ -47,6 +46,7 @@ Status PageCache::create(const PageCacheOptions& options) {
     return fail_with(EINVAL, "a cache of %zu bytes is too large: 16 TiB is the limit", memory_);
   QUIRE_TRY(pool.create(static_cast<std::uint32_t>(frames)));
   QUIRE_TRY(lookaside.create(static_cast<std::uint32_t>(frames)));
+  nodes.keep(spare_nodes());
   hard_dirty_ = frames / 2;
   background_dirty_ = frames / 8;
   auto io = IoThread::create(
@@ -61,22 +61,27 @@ std::uint64_t PageCache::max_operation_bytes() const {
   return std::min<std::uint64_t>(kMaxOperation, memory_ / 4);  // of the memory as given: callers count on it
 }
 
+// How many retired nodes may wait for a grace period, and how many freed ones are kept.
+std::uint32_t PageCache::spare_nodes() const { return std::clamp<std::uint32_t>(frames() / 8, 16, 512); }
+
 std::int64_t PageCache::metadata_bytes() const {
-  return static_cast<std::int64_t>(pool.touched_frames() * sizeof(Folio)) + node_bytes.load(memory_order_relaxed) +
+  return static_cast<std::int64_t>(pool.touched_frames() * sizeof(Folio)) + nodes.bytes() + nodes.kept_bytes() +
          stats.memory_bytes() + lookaside.memory_bytes();
 }
 
 std::uint32_t PageCache::take_within_budget(FrameReservation& reservation, std::uint32_t want) {
   // A sparse file's index costs more than kNodeShare a folio: then fewer frames may be used.
-  const std::size_t nodes = static_cast<std::size_t>(std::max<std::int64_t>(0, node_bytes.load(memory_order_relaxed)));
-  const std::size_t fixed = nodes + std::max(kFixedBytes, static_cast<std::size_t>(stats.memory_bytes()));
+  const std::size_t index = static_cast<std::size_t>(nodes.bytes() + nodes.kept_bytes());
+  const std::size_t fixed = index + std::max(kFixedBytes, static_cast<std::size_t>(stats.memory_bytes()));
   const std::size_t quota = memory_ > fixed ? (memory_ - fixed) / kFrameCost : 0;
   const std::uint32_t in_use = frames() - pool.free_frames();
   // Progress comes first: a quarter of the frames is always usable, whatever the index costs.
   const std::uint32_t usable =
       std::max<std::uint32_t>(frames() / 4, static_cast<std::uint32_t>(std::min<std::size_t>(quota, frames())));
   if (in_use >= usable) return 0;
-  return pool.take(reservation, std::min(want, usable - in_use));
+  const std::uint32_t taken = pool.take(reservation, std::min(want, usable - in_use));
+  if (pool.prepare_due()) flusher_->kick_background();
+  return taken;
 }
 
 std::uint32_t PageCache::reclaim(std::uint32_t want) {
@@ -108,7 +113,7 @@ std::uint32_t PageCache::reclaim(std::uint32_t want) {
   }
   stats.count(Counter::evictions, freed);
   if (freed != 0) pool.collect_retired();
-  rcu_drain(kNodesPending);
+  rcu_drain(spare_nodes());
   return freed;
 }
 

@@ -20,6 +20,7 @@
 #include "quire/result.h"
 #include "sync/range_lock.h"
 #include "sync/wait_queue.h"
+#include "xarray/node_store.h"
 
 namespace quire {
 
@@ -84,7 +85,7 @@ class PageCache {
   Lookaside lookaside;
   Stats stats;
   IoStats io_stats;
-  Atomic<std::int64_t> node_bytes;  // of the mappings' xarrays
+  XNodeStore nodes;  // of the mappings' xarrays
   std::unique_ptr<IoThread> io_thread;
   WaitQueue ahead_queue;  // some mapping's last readahead in flight ended
   Mutex copy_turn;        // of who copies between files (fs): before every range lock, held over I/O
@@ -94,6 +95,7 @@ class PageCache {
   std::uint32_t take_within_budget(FrameReservation& reservation, std::uint32_t want);
   std::uint32_t reclaim(std::uint32_t want);
   void folio_unused(Folio& folio);
+  std::uint32_t spare_nodes() const;
 
   std::size_t memory_ = 0;
   std::uint64_t background_dirty_ = 0;

@@ -181,7 +181,7 @@ TEST(MemoryPressure, M1_MemoryBound) {
   });
   EXPECT_LE(meter.stop(), test.cache.memory());
   EXPECT_GT(test.sum(Counter::evictions), 1000U);
-  EXPECT_GT(test.cache.node_bytes.load(memory_order_relaxed), 0);
+  EXPECT_GT(test.cache.nodes.bytes(), 0);
 }
 
 TEST(MemoryPressure, M1_ManyFiles) {

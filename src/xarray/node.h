@@ -15,6 +15,7 @@
 #include "sync/atomic.h"
 #include "sync/rcu.h"
 #include "xarray/entry.h"
+#include "xarray/node_store.h"
 
 namespace quire {
 
@@ -58,8 +59,8 @@ struct alignas(64) XNode : RcuHead {
   }
 
   union {
-    XNode* parent;                      // while linked; null at the root
-    Atomic<std::int64_t>* bytes_count;  // once retired: what to decrease when freed, or null
+    XNode* parent;      // while linked; null at the root
+    XNodeStore* store;  // once retired: whom to give it back to, or null
   };
   std::uint8_t level;      // 0: its slots are single indices; a slot covers 2^(level * Shift) of them
   std::uint8_t offset;     // its slot in the parent

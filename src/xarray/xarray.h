@@ -29,10 +29,9 @@ class BasicXArray {
   using Node = XNode<Shift>;
   static constexpr std::size_t kNodeBytes = sizeof(Node);
 
-  // *node_bytes (may be null) counts the bytes of nodes from their allocation until they are really freed, a grace
-  // period after their removal: it outlives the array by a drain (rcu_synchronize, rcu_drain).
-  explicit BasicXArray(Atomic<std::int64_t>* node_bytes = nullptr)
-      : node_bytes_(node_bytes), mutex_(xarray_lock_class) {}
+  // Nodes come from `store` (null: from the heap) and go back a grace period after their removal: it outlives the array
+  // by a drain (rcu_synchronize, rcu_drain).
+  explicit BasicXArray(XNodeStore* store = nullptr) : store_(store), mutex_(xarray_lock_class) {}
   ~BasicXArray() { clear(); }  // entries left are forgotten, not freed
   BasicXArray(const BasicXArray&) = delete;
   BasicXArray& operator=(const BasicXArray&) = delete;
@@ -215,7 +214,7 @@ class BasicXArray {
 
   // The hit path reads this line; what writers of the index change stands on another.
   Atomic<std::uintptr_t> root_;  // node and its level in one word; 0: empty. Stored under mutex_
-  Atomic<std::int64_t>* const node_bytes_;
+  XNodeStore* const store_;
 
   alignas(64) Mutex mutex_;
   std::uint64_t version_ GUARDED_BY(mutex_) =

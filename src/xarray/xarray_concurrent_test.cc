@@ -35,7 +35,7 @@ class XArrayConcurrent : public testing::Test {
     XArrayInspector::check(array_);
     array_.clear();
     rcu_synchronize();
-    EXPECT_EQ(bytes_.load(memory_order_relaxed), 0);
+    EXPECT_EQ(store_.bytes(), 0);
   }
   template <typename Fn>
   void until_stopped(Fn fn) {
@@ -88,8 +88,8 @@ class XArrayConcurrent : public testing::Test {
 
   Atomic<bool> stop_{false};
   Atomic<std::uint64_t> reads_{0};
-  Atomic<std::int64_t> bytes_{0};
-  Array array_{&bytes_};
+  XNodeStore store_;
+  Array array_{&store_};
 };
 
 using Widths = testing::Types<std::integral_constant<unsigned, 6>, std::integral_constant<unsigned, 2>>;

@@ -367,10 +367,9 @@ bool BasicXArray<Shift>::clear_mark_at_locked(Node* node, unsigned slot, unsigne
 template <unsigned Shift>
 XNode<Shift>* BasicXArray<Shift>::allocate_locked(unsigned level, unsigned offset, Node* parent) {
   if (fail_countdown_ != 0 && --fail_countdown_ == 0) return nullptr;
-  Node* node = new (std::nothrow) Node(level, offset, parent);
-  // Relaxed: a statistic.
-  if (node != nullptr && node_bytes_ != nullptr) node_bytes_->fetch_add(sizeof(Node), memory_order_relaxed);
-  return node;
+  if (store_ == nullptr) return new (std::nothrow) Node(level, offset, parent);
+  void* memory = store_->take(sizeof(Node));
+  return memory == nullptr ? nullptr : new (memory) Node(level, offset, parent);
 }
 
 // Raises the root until it covers index and is at least at `level`. False without memory; the tree is as before.
@@ -471,7 +470,7 @@ void BasicXArray<Shift>::prune_locked(Node* node) {
 template <unsigned Shift>
 void BasicXArray<Shift>::retire_locked(Node* node) {
   ++version_;
-  node->bytes_count = node_bytes_;  // the parent is not needed any more
+  node->store = store_;  // the parent is not needed any more
   rcu_retire(node, &BasicXArray::free_node);
 }
 
@@ -487,9 +486,13 @@ void BasicXArray<Shift>::retire_tree_locked(Node* node) {
 template <unsigned Shift>
 void BasicXArray<Shift>::free_node(RcuHead* head) {
   Node* node = static_cast<Node*>(head);
-  Atomic<std::int64_t>* bytes_count = node->bytes_count;
-  delete node;
-  if (bytes_count != nullptr) bytes_count->fetch_sub(sizeof(Node), memory_order_relaxed);  // relaxed: a statistic
+  XNodeStore* store = node->store;
+  if (store == nullptr) {
+    delete node;
+    return;
+  }
+  node->~Node();
+  store->give(node, sizeof(Node));
 }
 
 }  // namespace quire

@@ -216,7 +216,7 @@ class ModelRun {
   void check_all() {
     const std::int64_t nodes = XArrayInspector::check(array_);
     rcu_synchronize();
-    ASSERT_EQ(bytes_.load(memory_order_relaxed), nodes * static_cast<std::int64_t>(sizeof(XNode<Shift>)));
+    ASSERT_EQ(store_.bytes(), nodes * static_cast<std::int64_t>(sizeof(XNode<Shift>)));
     ASSERT_EQ(array_.empty(), model_.items.empty());
     RcuReadLock read_section;
     auto item = model_.items.begin();
@@ -246,8 +246,8 @@ class ModelRun {
   const Spread spread_;
   unsigned erase_bias_ = 0;  // further cases that erase
   std::uint64_t made_ = 0;
-  Atomic<std::int64_t> bytes_{0};
-  BasicXArray<Shift> array_{&bytes_};
+  XNodeStore store_;
+  BasicXArray<Shift> array_{&store_};
   Model model_;
 };
 

@@ -22,15 +22,15 @@ class XArrayCases : public testing::Test {
   using Array = BasicXArray<ShiftType::value>;
   static constexpr unsigned kShift = ShiftType::value;
 
-  // Nothing is left once the entries are gone and a grace period has passed; then a node may be counted by *bytes_.
+  // Nothing is left once the entries are gone and a grace period has passed; then a node may be counted by the store.
   void TearDown() override {
     array_.clear();
     rcu_synchronize();
-    EXPECT_EQ(bytes_.load(memory_order_relaxed), 0);
+    EXPECT_EQ(store_.bytes(), 0);
   }
   std::int64_t bytes() {
     rcu_synchronize();
-    return bytes_.load(memory_order_relaxed);
+    return store_.bytes();
   }
   XEntry load(std::uint64_t index) {
     RcuReadLock read_section;
@@ -60,8 +60,8 @@ class XArrayCases : public testing::Test {
     return array_.next_gap(first, last);
   }
 
-  Atomic<std::int64_t> bytes_{0};
-  Array array_{&bytes_};
+  XNodeStore store_;
+  Array array_{&store_};
 };
 
 using Widths = testing::Types<std::integral_constant<unsigned, 6>, std::integral_constant<unsigned, 2>>;
@@ -297,20 +297,42 @@ TYPED_TEST(XArrayCases, NoMemoryChangesNothing) {
 }
 
 TEST(XArraySize, DenseFile) {
-  Atomic<std::int64_t> bytes{0};
+  XNodeStore nodes;
   {
-    XArray array(&bytes);
+    XArray array(&nodes);
     constexpr std::uint64_t kPages = 1 << 16;  // 256 MiB
     for (std::uint64_t i = 0; i < kPages; ++i) ASSERT_TRUE(array.store(i, value(i)).ok());
-    const double per_page = static_cast<double>(bytes.load(memory_order_relaxed)) / kPages;
+    const double per_page = static_cast<double>(nodes.bytes()) / kPages;
     EXPECT_GE(per_page, 9.0);
     EXPECT_LE(per_page, 9.5);
     rcu_synchronize();
-    EXPECT_EQ(bytes.load(memory_order_relaxed), XArrayInspector::check(array) * std::int64_t{XArray::kNodeBytes});
+    EXPECT_EQ(nodes.bytes(), XArrayInspector::check(array) * std::int64_t{XArray::kNodeBytes});
   }
-  EXPECT_GT(bytes.load(memory_order_relaxed), 0);  // retired by the destructor, not freed before a grace period
+  EXPECT_GT(nodes.bytes(), 0);  // retired by the destructor, not freed before a grace period
   rcu_synchronize();
-  EXPECT_EQ(bytes.load(memory_order_relaxed), 0);
+  EXPECT_EQ(nodes.bytes(), 0);
+}
+
+TEST(XNodeStore, KeepsWhatItIsTold) {
+#if defined(__SANITIZE_ADDRESS__)
+  GTEST_SKIP() << "AddressSanitizer watches nodes instead";
+#endif
+  constexpr std::int64_t kNode = XArray::kNodeBytes;
+  XNodeStore nodes;
+  nodes.keep(2);
+  void* made[3];
+  for (void*& node : made) ASSERT_NE(node = nodes.take(kNode), nullptr);
+  EXPECT_EQ(nodes.bytes(), 3 * kNode);
+  for (void* node : made) nodes.give(node, kNode);
+  EXPECT_EQ(nodes.bytes(), 0);
+  EXPECT_EQ(nodes.kept_bytes(), 2 * kNode);
+  void* again = nodes.take(kNode);
+  EXPECT_EQ(again, made[1]) << "the one given back last of those kept";
+  EXPECT_EQ(nodes.bytes(), kNode);
+  EXPECT_EQ(nodes.kept_bytes(), kNode);
+  nodes.give(again, kNode);
+  nodes.keep(0);
+  EXPECT_EQ(nodes.kept_bytes(), 0);
 }
 
 }  // namespace
