@@ -3,7 +3,7 @@
 # btrfs and tmpfs, is refused with a sentence and exit status 1 where the file system has no such operation, and answers a
 # wrong command line with exit status 2 and its usage.
 #
-# usage: tests/range_commands.sh BUILD_DIR      (without root only the current file system; exits 77 where that has none)
+# usage: tests/range_commands.sh BUILD_DIR      (first where TMPDIR lies; without root only there)
 set -euo pipefail
 
 if [[ ${1:-} != --inside ]]; then
@@ -61,34 +61,39 @@ done_or_refused() {
 }
 equal() { cmp "$2" "$3" >stderr 2>&1 || fail "$1: other bytes"; }
 size_is() { [[ $(stat -c %s "$2") == "$3" ]] || fail "$1: $(stat -c %s "$2") bytes, not $3"; }
-fresh() {
-  head -c 200000 /dev/urandom >original
-  cp original file
-}
+fresh() { cp original file; }
 zeros() { head -c "$1" /dev/zero; }
+# part FILE OFFSET LENGTH
 part() { dd if="$1" bs=64K iflag=skip_bytes,count_bytes skip="$2" count="$3" status=none; }
+head -c 200000 /dev/urandom >original
 
 # --- fallocate ---
-fresh
-run fallocate --offset 100 --length 5000 --punch-hole --memory 4M file
-if done_or_refused punch file; then
-  { part original 0 100 && zeros 5000 && part original 5100 194900; } >expected
-  equal punch file expected
-fi
-fresh
-run fallocate --zero-range --offset 4K --length 64K file
-if done_or_refused zero file; then
-  { part original 0 4096 && zeros 65536 && part original 69632 130368; } >expected
-  equal zero file expected
-else
-  fail "zeroing always works"
-fi
-fresh
-run fallocate --zero-range --keep-size --offset 199990 --length 1M file
-if done_or_refused "zero, keeping the size" file; then
-  { part original 0 199990 && zeros 10; } >expected
-  equal "zero, keeping the size" file expected
-fi
+# fallocate_makes WHAT OPTION...: with these options it makes of a fresh file what standard input holds, or is refused.
+fallocate_makes() {
+  local what=$1
+  shift
+  cat >expected
+  fresh
+  run fallocate "$@" file
+  if done_or_refused "$what" file; then equal "$what" file expected; fi
+}
+fallocate_makes punch --offset 100 --length 5000 --punch-hole --memory 4M < <(
+  part original 0 100 && zeros 5000 && part original 5100 194900
+)
+fallocate_makes zero --zero-range --offset 4K --length 64K < <(
+  part original 0 4096 && zeros 65536 && part original 69632 130368
+)
+[[ $status -eq 0 ]] || fail "zeroing always works"
+fallocate_makes "zero, keeping the size" --zero-range --keep-size --offset 199990 --length 1M < <(
+  part original 0 199990 && zeros 10
+)
+fallocate_makes collapse --collapse-range --offset 64K --length 64K < <(
+  part original 0 65536 && part original 131072 68928
+)
+fallocate_makes insert --insert-range --offset 64K --length 4K < <(
+  part original 0 65536 && zeros 4096 && part original 65536 134464
+)
+fallocate_makes unshare --unshare-range --keep-size --length 200000 <original
 fresh
 run fallocate --length 1M file
 if done_or_refused allocate file; then
@@ -99,24 +104,8 @@ if done_or_refused allocate file; then
   run fallocate --length 64KiB made
   size_is "a file that was missing" made 65536
 fi
-fresh
-run fallocate --collapse-range --offset 64K --length 64K file
-if done_or_refused collapse file; then
-  { part original 0 65536 && part original 131072 68928; } >expected
-  equal collapse file expected
-fi
-fresh
-run fallocate --insert-range --offset 64K --length 4K file
-if done_or_refused insert file; then
-  { part original 0 65536 && zeros 4096 && part original 65536 134464; } >expected
-  equal insert file expected
-fi
-fresh
-run fallocate --unshare-range --keep-size --length 200000 file
-if done_or_refused unshare file; then equal unshare file original; fi
 
 # --- clone, dedupe, exchange ---
-fresh
 run clone --memory 4M original copy
 if done_or_refused clone original; then
   equal clone original copy

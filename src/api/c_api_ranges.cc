@@ -1,8 +1,6 @@
 // The C API's range operations: argument checks, errno and messages around those of fs. What depends on the file (its
 // size, its access mode, the alignment of its blocks) is checked below, under the locks that keep it so; what is wrong
 // with the numbers alone, here, and answered as the system call of the same name answers it. See quire.h.
-#include <limits.h>
-
 #include <algorithm>
 #include <cerrno>
 
@@ -12,7 +10,10 @@
 #include "quire/quire.h"
 
 using quire::FileImpl;
+using quire::OpenFile;
 using quire::report_error;
+using quire::Result;
+using quire::Status;
 
 namespace {
 
@@ -37,33 +38,52 @@ struct TwoRanges {
     return -1;
   }
 
-  // 0 or an errno.
-  int check_caches() const {
-    if (source.owner == target.owner) return 0;
-    return quire::fail_with(EXDEV, "the files are open in two different caches: open both in one"), EXDEV;
+  Status check_caches() const {
+    if (source.owner == target.owner) return {};
+    return quire::fail_with(EXDEV, "the files are open in two different caches: open both in one");
   }
 
   // What Linux's remap_file_range answers: EINVAL for all of it.
-  int check_remap() const {
-    if (const int errnum = check_caches(); errnum != 0) return errnum;
-    if (from < 0 || offset < 0) return quire::fail_with(EINVAL, "an offset is negative"), EINVAL;
+  Status check_remap() const {
+    QUIRE_TRY(check_caches());
+    if (from < 0 || offset < 0) return quire::fail_with(EINVAL, "an offset is negative");
     if (length > static_cast<size_t>(INT64_MAX - std::max(from, offset))) {
-      return quire::fail_with(EINVAL, "offset plus length passes the largest off_t"), EINVAL;
+      return quire::fail_with(EINVAL, "offset plus length passes the largest off_t");
     }
-    return 0;
+    return {};
   }
 
   // copy_file_range's: a range is too large only where its end cannot be said in 64 bits; it copies to the source's
   // end.
-  int check_copy() const {
-    if (const int errnum = check_caches(); errnum != 0) return errnum;
+  Status check_copy() const {
+    QUIRE_TRY(check_caches());
     if (length > UINT64_MAX - unsigned_of(from) || length > UINT64_MAX - unsigned_of(offset)) {
-      return quire::fail_with(EOVERFLOW, "offset plus length cannot be said in 64 bits"), EOVERFLOW;
+      return quire::fail_with(EOVERFLOW, "offset plus length cannot be said in 64 bits");
     }
-    if (from < 0 || offset < 0) return quire::fail_with(EINVAL, "an offset is negative"), EINVAL;
-    return 0;
+    if (from < 0 || offset < 0) return quire::fail_with(EINVAL, "an offset is negative");
+    return {};
   }
 };
+
+// clone, dedupe and exchange: `work` is fs's.
+template <typename Outcome>
+Outcome remap(const TwoRanges& r, Outcome (*work)(OpenFile&, std::uint64_t, OpenFile&, std::uint64_t, std::uint64_t)) {
+  QUIRE_TRY(r.check_remap());
+  return work(r.source, unsigned_of(r.from), r.target, unsigned_of(r.offset), r.length);
+}
+
+Result<std::uint64_t> copy(const TwoRanges& r) {
+  QUIRE_TRY(r.check_copy());
+  // No source reaches farther: what is asked for past it is not there.
+  const std::uint64_t count = std::min<std::uint64_t>(r.length, quire::kMaxFileSize - unsigned_of(r.from));
+  return quire::file_copy(r.source, unsigned_of(r.from), r.target, unsigned_of(r.offset), count);
+}
+
+// As a system call answers.
+int answer(const TwoRanges& ranges, const Status& done) { return done.ok() ? 0 : ranges.failed(done.errnum()); }
+ssize_t answer(const TwoRanges& ranges, const Result<std::uint64_t>& count) {
+  return count.ok() ? static_cast<ssize_t>(count.value()) : ranges.failed(count.errnum());
+}
 
 off_t seek(FileImpl& file, off_t offset, bool data) {
   int errnum = ENXIO;
@@ -105,36 +125,22 @@ off_t quire_seek_hole(quire_file* file, off_t offset) { return seek(impl(file), 
 
 int quire_clone_range(quire_file* src, off_t src_offset, quire_file* dst, off_t dst_offset, size_t length) {
   const TwoRanges ranges{"clone", "to", impl(src), src_offset, impl(dst), dst_offset, length};
-  if (const int errnum = ranges.check_remap(); errnum != 0) return ranges.failed(errnum);
-  const auto status =
-      quire::file_clone(ranges.source, unsigned_of(src_offset), ranges.target, unsigned_of(dst_offset), length);
-  return status.ok() ? 0 : ranges.failed(status.errnum());
+  return answer(ranges, remap(ranges, quire::file_clone));
 }
 
 ssize_t quire_dedupe_range(quire_file* src, off_t src_offset, quire_file* dst, off_t dst_offset, size_t length) {
   const TwoRanges ranges{"dedupe", "and", impl(src), src_offset, impl(dst), dst_offset, length};
-  if (const int errnum = ranges.check_remap(); errnum != 0) return ranges.failed(errnum);
-  const auto shared =
-      quire::file_dedupe(ranges.source, unsigned_of(src_offset), ranges.target, unsigned_of(dst_offset), length);
-  return shared.ok() ? static_cast<ssize_t>(shared.value()) : ranges.failed(shared.errnum());
+  return answer(ranges, remap(ranges, quire::file_dedupe));
 }
 
 int quire_exchange_range(quire_file* a, off_t a_offset, quire_file* b, off_t b_offset, size_t length) {
   const TwoRanges ranges{"exchange", "and", impl(a), a_offset, impl(b), b_offset, length};
-  if (const int errnum = ranges.check_remap(); errnum != 0) return ranges.failed(errnum);
-  const auto status =
-      quire::file_exchange(ranges.source, unsigned_of(a_offset), ranges.target, unsigned_of(b_offset), length);
-  return status.ok() ? 0 : ranges.failed(status.errnum());
+  return answer(ranges, remap(ranges, quire::file_exchange));
 }
 
 ssize_t quire_copy_range(quire_file* src, off_t src_offset, quire_file* dst, off_t dst_offset, size_t length) {
   const TwoRanges ranges{"copy", "to", impl(src), src_offset, impl(dst), dst_offset, length};
-  if (const int errnum = ranges.check_copy(); errnum != 0) return ranges.failed(errnum);
-  // No source reaches farther: what is asked for past it is not there.
-  const size_t count = std::min<std::uint64_t>(length, quire::kMaxFileSize - unsigned_of(src_offset));
-  const auto copied =
-      quire::file_copy(ranges.source, unsigned_of(src_offset), ranges.target, unsigned_of(dst_offset), count);
-  return copied.ok() ? static_cast<ssize_t>(copied.value()) : ranges.failed(copied.errnum());
+  return answer(ranges, copy(ranges));
 }
 
 }  // extern "C"

@@ -114,7 +114,7 @@ Answer ask_quire(const Case& c, quire_file* from, quire_file* to) {
 
 bool missing(const Answer& host) { return host.errnum == EOPNOTSUPP || host.errnum == ENOTTY || host.errnum == ENOSYS; }
 
-// Whether quire may answer this where the host answers that; the reasons are what issue and documentation say.
+// Whether quire may answer this where the host answers that, and why.
 bool agrees(const Case& c, const Answer& quire, const Answer& host) {
   if (quire.result == host.result && quire.errnum == host.errnum) return true;
   if (missing(host)) {
@@ -268,59 +268,61 @@ TEST_P(RangeTable, Seek) {
   }
 }
 
-// The arguments that clone, dedupe, exchange and copy are asked with.
+// What clone, dedupe, exchange and copy are asked for: between two files, and inside one.
+struct PairRange {
+  off_t from, to;
+  std::uint64_t length;
+};
+constexpr PairRange kTwoFiles[] = {{0, 0, 4096},
+                                   {2 * kBlock, 2 * kBlock, 2 * kBlock},  // equal bytes
+                                   {2 * kBlock, 2 * kBlock, 3 * kBlock},  // equal only at first
+                                   {0, 0, 0},
+                                   {kBlock, 2 * kBlock, 4096},
+                                   {100, 0, 4096},
+                                   {0, 100, 4096},
+                                   {0, 0, 100},
+                                   {7, 9, 5000},
+                                   {0, 0, 10 * kBlock + 1000},
+                                   {10 * kBlock, 0, 1000},
+                                   {10 * kBlock, 8 * kBlock, 1000},
+                                   {10 * kBlock, 7 * kBlock, 0},
+                                   {10 * kBlock, 0, 4096},
+                                   {11 * kBlock, 0, 4096},
+                                   {11 * kBlock, 0, 0},
+                                   {10 * kBlock + 1000, 0, 0},
+                                   {0, 16 * kBlock, 4096},
+                                   {0, 7 * kBlock, 2 * kBlock},
+                                   {-1, 0, 0},
+                                   {-1, 0, 4096},
+                                   {0, -1, 4096},
+                                   {-4096, 0, 4096},
+                                   {0, -4096, 4096},
+                                   {INT64_MIN, 0, 4096},
+                                   {0, INT64_MIN, 4096},
+                                   {0, kMaxOffset - 4095, 4096},
+                                   {0, kMaxOffset - 4095, 8192},
+                                   {0, kMaxOffset, 1},
+                                   {kMaxOffset, 0, 1},
+                                   {kMaxOffset - 4095, 0, 4096},
+                                   {0, 0, kWhole},
+                                   {kBlock, 0, kWhole},
+                                   {0, kBlock, kWhole},
+                                   {0, 0, kMaxOffset},
+                                   {kBlock, 0, kMaxOffset}};
+constexpr PairRange kOneFile[] = {
+    {0, kBlock, 2 * kBlock},  {2 * kBlock, kBlock, 2 * kBlock},      {0, 0, kBlock},
+    {0, 8 * kBlock, kBlock},  {0, 5 * kBlock, 5 * kBlock},           {10 * kBlock, 0, 1000},
+    {0, 16 * kBlock, kBlock}, {8 * kBlock, 10 * kBlock, kBlock * 3}, {0, 20 * kBlock, kWhole}};
+
 std::vector<Case> pair_cases(Call call) {
   std::vector<Case> cases;
-  struct Range {
-    off_t from, to;
-    std::uint64_t length;
-  };
-  const Range two_files[] = {{0, 0, 4096},
-                             {2 * kBlock, 2 * kBlock, 2 * kBlock},  // equal bytes
-                             {2 * kBlock, 2 * kBlock, 3 * kBlock},  // equal only at first
-                             {0, 0, 0},
-                             {kBlock, 2 * kBlock, 4096},
-                             {100, 0, 4096},
-                             {0, 100, 4096},
-                             {0, 0, 100},
-                             {7, 9, 5000},
-                             {0, 0, 10 * kBlock + 1000},
-                             {10 * kBlock, 0, 1000},
-                             {10 * kBlock, 8 * kBlock, 1000},
-                             {10 * kBlock, 7 * kBlock, 0},
-                             {10 * kBlock, 0, 4096},
-                             {11 * kBlock, 0, 4096},
-                             {11 * kBlock, 0, 0},
-                             {10 * kBlock + 1000, 0, 0},
-                             {0, 16 * kBlock, 4096},
-                             {0, 7 * kBlock, 2 * kBlock},
-                             {-1, 0, 0},
-                             {-1, 0, 4096},
-                             {0, -1, 4096},
-                             {-4096, 0, 4096},
-                             {0, -4096, 4096},
-                             {INT64_MIN, 0, 4096},
-                             {0, INT64_MIN, 4096},
-                             {0, kMaxOffset - 4095, 4096},
-                             {0, kMaxOffset - 4095, 8192},
-                             {0, kMaxOffset, 1},
-                             {kMaxOffset, 0, 1},
-                             {kMaxOffset - 4095, 0, 4096},
-                             {0, 0, kWhole},
-                             {kBlock, 0, kWhole},
-                             {0, kBlock, kWhole},
-                             {0, 0, kMaxOffset},
-                             {kBlock, 0, kMaxOffset}};
-  for (const Range& range : two_files) {
+  for (const PairRange& range : kTwoFiles) {
     cases.push_back({.call = call, .from = range.from, .to = range.to, .length = range.length});
   }
   if (call == Call::dedupe) {
     cases.push_back({.call = call, .from = 2 * kBlock, .to = 2 * kBlock, .length = kBlock + 100});
   }
-  const Range one_file[] = {{0, kBlock, 2 * kBlock},  {2 * kBlock, kBlock, 2 * kBlock},      {0, 0, kBlock},
-                            {0, 8 * kBlock, kBlock},  {0, 5 * kBlock, 5 * kBlock},           {10 * kBlock, 0, 1000},
-                            {0, 16 * kBlock, kBlock}, {8 * kBlock, 10 * kBlock, kBlock * 3}, {0, 20 * kBlock, kWhole}};
-  for (const Range& range : one_file) {
+  for (const PairRange& range : kOneFile) {
     cases.push_back({.call = call, .to_file = 0, .from = range.from, .to = range.to, .length = range.length});
   }
   for (const int from_flags : {O_RDWR, O_RDONLY, O_WRONLY, O_RDWR | O_APPEND}) {

@@ -16,7 +16,7 @@ constexpr off_t kMaxOffset = INT64_MAX;
 constexpr std::size_t kBlock = 4096;
 constexpr int kPunch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
 
-class Ranges : public ::testing::Test {
+class RangeCalls : public ::testing::Test {
  protected:
   void SetUp() override {
     host_write(path_, named_bytes(1, 0, 10 * kBlock));
@@ -38,7 +38,7 @@ class Ranges : public ::testing::Test {
   FilePtr file_, other_;
 };
 
-TEST_F(Ranges, FallocateArguments) {
+TEST_F(RangeCalls, FallocateArguments) {
   EXPECT_FAILS(EINVAL, quire_fallocate(a(), 0, -1, 4096));
   EXPECT_MESSAGE_HAS(path_);
   EXPECT_MESSAGE_HAS("offset -1");
@@ -64,7 +64,7 @@ TEST_F(Ranges, FallocateArguments) {
   expect_unchanged();
 }
 
-TEST_F(Ranges, FallocateGrowsOrKeepsTheSize) {
+TEST_F(RangeCalls, FallocateGrowsOrKeepsTheSize) {
   ASSERT_EQ(quire_fallocate(a(), 0, 0, 12 * kBlock + 7), 0) << quire_error_message();
   EXPECT_EQ(file_size(file_), 12 * kBlock + 7);
   EXPECT_TRUE(
@@ -79,7 +79,7 @@ TEST_F(Ranges, FallocateGrowsOrKeepsTheSize) {
                                                      std::string(10, '\0')));
 }
 
-TEST_F(Ranges, SeekArguments) {
+TEST_F(RangeCalls, SeekArguments) {
   for (const off_t offset : {off_t{-1}, off_t{INT64_MIN}, off_t{10 * kBlock}, kMaxOffset}) {
     SCOPED_TRACE(offset);
     EXPECT_FAILS(ENXIO, quire_seek_data(a(), offset));
@@ -90,7 +90,7 @@ TEST_F(Ranges, SeekArguments) {
   }
 }
 
-TEST_F(Ranges, SeekFindsWhatIsNotWrittenBackYet) {
+TEST_F(RangeCalls, SeekFindsWhatIsNotWrittenBackYet) {
   EXPECT_EQ(quire_seek_data(a(), 5), 5);
   EXPECT_EQ(quire_seek_hole(a(), 5), 10 * kBlock);
   FilePtr sparse = open_file(cache_, dir_ / "sparse", O_RDWR | O_CREAT);
@@ -128,7 +128,7 @@ const NamedCall kPairCalls[] = {{"clone",
                                    return quire_copy_range(s, from, d, at, n);
                                  }}};
 
-TEST_F(Ranges, PairsNegativeOffsets) {
+TEST_F(RangeCalls, PairsNegativeOffsets) {
   for (const NamedCall& pair : kPairCalls) {
     SCOPED_TRACE(pair.name);
     EXPECT_FAILS(EINVAL, pair.call(a(), INT64_MIN, b(), 0, kBlock));
@@ -141,7 +141,7 @@ TEST_F(Ranges, PairsNegativeOffsets) {
   expect_unchanged();
 }
 
-TEST_F(Ranges, PairsPastTheLargestOffset) {
+TEST_F(RangeCalls, PairsPastTheLargestOffset) {
   for (const NamedCall& pair : kPairCalls) {
     if (std::string(pair.name) == "copy") continue;
     SCOPED_TRACE(pair.name);
@@ -160,7 +160,7 @@ TEST_F(Ranges, PairsPastTheLargestOffset) {
   expect_unchanged();
 }
 
-TEST_F(Ranges, PairsAccessModes) {
+TEST_F(RangeCalls, PairsAccessModes) {
   FilePtr reading = open_file(cache_, path_, O_RDONLY);
   FilePtr writing = open_file(cache_, path_, O_WRONLY);
   FilePtr appending = open_file(cache_, path_, O_RDWR | O_APPEND);
@@ -178,7 +178,7 @@ TEST_F(Ranges, PairsAccessModes) {
   expect_unchanged();
 }
 
-TEST_F(Ranges, PairsOfTwoCaches) {
+TEST_F(RangeCalls, PairsOfTwoCaches) {
   const CachePtr elsewhere = make_cache();
   host_write(dir_ / "third", named_bytes(3, 0, 10 * kBlock));
   FilePtr third = open_file(elsewhere, dir_ / "third", O_RDWR);
@@ -191,7 +191,7 @@ TEST_F(Ranges, PairsOfTwoCaches) {
   expect_unchanged();
 }
 
-TEST_F(Ranges, PairsOfTwoFileSystems) {
+TEST_F(RangeCalls, PairsOfTwoFileSystems) {
   SmallTmpfs elsewhere(4 * kMiB);
   if (!elsewhere.mounted()) GTEST_SKIP() << "only root can mount a tmpfs";
   FilePtr there = open_file(cache_, elsewhere / "there", O_RDWR | O_CREAT);
@@ -210,7 +210,7 @@ TEST_F(Ranges, PairsOfTwoFileSystems) {
   EXPECT_TRUE(same_bytes(read_all(other_, 20, 0), named_bytes(3, 0, 10) + named_bytes(2, 10, 10)));
 }
 
-TEST_F(Ranges, OverlapInOneFileThroughTwoHandles) {
+TEST_F(RangeCalls, OverlapInOneFileThroughTwoHandles) {
   FilePtr again = open_file(cache_, path_, O_RDWR);
   for (const NamedCall& pair : kPairCalls) {
     SCOPED_TRACE(pair.name);
@@ -221,7 +221,7 @@ TEST_F(Ranges, OverlapInOneFileThroughTwoHandles) {
   expect_unchanged();
 }
 
-TEST_F(Ranges, CopyCounts) {
+TEST_F(RangeCalls, CopyCounts) {
   EXPECT_EQ(quire_copy_range(a(), 0, b(), 0, 0), 0);
   EXPECT_EQ(quire_copy_range(a(), 10 * kBlock, b(), 0, kBlock), 0);
   EXPECT_EQ(quire_copy_range(a(), 20 * kBlock, b(), 0, kBlock), 0);
@@ -236,7 +236,7 @@ TEST_F(Ranges, CopyCounts) {
   EXPECT_TRUE(same_bytes(host_read(path_), named_bytes(1, 0, 5 * kBlock) + named_bytes(1, 0, 5 * kBlock)));
 }
 
-TEST_F(Ranges, CopyOfMoreThanTheCacheHolds) {
+TEST_F(RangeCalls, CopyOfMoreThanTheCacheHolds) {
   const CachePtr small = make_cache(2 * kMiB);
   const std::string bytes = named_bytes(5, 0, 5 * kMiB + 123);
   host_write(dir_ / "large", bytes);
@@ -253,7 +253,7 @@ TEST_F(Ranges, CopyOfMoreThanTheCacheHolds) {
   EXPECT_TRUE(same_bytes(host_read(dir_ / "copy"), bytes));
 }
 
-TEST_F(Ranges, ABlockDeviceIsNoFileOfExtents) {
+TEST_F(RangeCalls, ABlockDeviceIsNoFileOfExtents) {
   host_write(dir_ / "disk", std::string(4 * kMiB, 'd'));
   LoopDevice loop(dir_ / "disk");
   if (loop.path().empty()) GTEST_SKIP() << "no loop device here";

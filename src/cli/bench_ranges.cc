@@ -24,8 +24,9 @@ constexpr unsigned kChangeBatch = 2;  // a range taken away and written anew
 
 // Where the changing thread is. One turn's changes; the ranges are for the reader that checks.
 struct Changes {
-  std::uint64_t step = 0;  // even: take a range away; odd: write it anew. The changing thread's own
-  std::uint64_t last = 0;  // offset of the last range. Its own, too
+  // The changing thread's own.
+  std::uint64_t step = 0;  // even: take a range away; odd: write it anew
+  std::uint64_t last = 0;  // offset of the last range
   // Written by the changing thread before it touches the range, read by the reader up to `count`.
   std::vector<std::uint64_t> ranges = std::vector<std::uint64_t>(std::size_t{1} << 20);
   Atomic<std::size_t> count{0};

@@ -74,7 +74,7 @@ int clone_files(const RangePair& ranges) {
   if (quire_clone_range(files.source.get(), signed_of(ranges.from), files.destination.get(), signed_of(ranges.offset),
                         ranges.length) != 0) {
     report_quire_error();
-    // Nothing came into it: what is left is an empty file that was not there.
+    // It was not there before: what there is of it goes.
     if (made && files.close() == 0) (void)unlink(ranges.destination.c_str());
     return 1;
   }

@@ -233,8 +233,7 @@ TEST_P(Ranges, ZeroingWorksWhereTheBackingCannot) {
   one.expect_equal_stored("zeroed by writing");
 }
 
-// --- anything, many times
-// ---------------------------------------------------------------------------------------------
+// --- anything, many times ---
 
 void Ranges::two_files(Twin& a, Twin& b) {
   const std::uint64_t n = (1 + random.below(8)) * kPageSize;

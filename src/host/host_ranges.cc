@@ -174,8 +174,9 @@ Result<std::uint64_t> HostBacking::dedupe(Backing& source, std::uint64_t from, s
     if (n <= 0) break;  // what comes next is told by the next call
     done += std::min(static_cast<std::uint64_t>(n), asked - done);
   }
-  if (whole == 0 || done == 0)
+  if (whole == 0 || done == 0) {
     return fail_with(EINVAL, "less than a block, %u bytes, cannot be shared", properties_.block_size);
+  }
   return done;
 }
 

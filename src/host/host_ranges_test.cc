@@ -22,9 +22,8 @@ class RangeModel : public Ranges {
 INSTANTIATE_TEST_SUITE_P(Filesystems, RangeModel, ::testing::ValuesIn(kFilesystems), filesystem_name);
 
 void zero(std::string& model, std::uint64_t offset, std::uint64_t length) {
-  if (offset < model.size())
-    std::fill_n(model.begin() + static_cast<off_t>(offset), std::min<std::uint64_t>(length, model.size() - offset),
-                '\0');
+  if (offset >= model.size()) return;
+  std::fill_n(model.begin() + static_cast<off_t>(offset), std::min<std::uint64_t>(length, model.size() - offset), '\0');
 }
 void grow(std::string& model, std::uint64_t size) {
   if (size > model.size()) model.resize(size, '\0');
@@ -260,8 +259,7 @@ TEST_P(RangeModel, AFullFileSystemLeavesTheFileAsItWas) {
     SCOPED_TRACE(name_of(op));
     for (const std::uint64_t offset : {40'000, 36'864, 65'536}) {
       EXPECT_EQ(quire::host_testing::apply(*file, op, offset, std::uint64_t{1} << 30).errnum(), ENOSPC);
-      ASSERT_TRUE(file->size() == 40'000 || offset < 40'000) << offset;
-      EXPECT_EQ(file->size(), 40'000u);
+      EXPECT_EQ(file->size(), 40'000u) << offset;
       // Zeroing may have come half way, but never before its offset.
       EXPECT_TRUE(same_bytes(file.plain().bytes().substr(0, offset), model.substr(0, offset)));
       ASSERT_TRUE(file->set_size(40'000).ok());  // gives back what was got past the end

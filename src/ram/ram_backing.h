@@ -110,7 +110,7 @@ class RamBacking final : public Backing {
   void fill_holes_locked(BlockRange range) REQUIRES(store_.mutex_);
   // Zeroes those bytes of [offset, end) that the block holds, in a copy if it is shared.
   void zero_part_locked(BlockMap::value_type& block, std::uint64_t offset, std::uint64_t end) REQUIRES(store_.mutex_);
-  RamBacking* same_store(Backing& other);  // null: not of this store
+  Result<RamBacking*> same_store(Backing& other);  // EXDEV: not of this store
   Status check_share_locked(RamBacking& source, std::uint64_t from, std::uint64_t offset, std::uint64_t length)
       REQUIRES(store_.mutex_, source.store_.mutex_);
   void share_locked(RamBacking& source, BlockRange from, std::uint64_t to)

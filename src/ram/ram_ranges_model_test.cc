@@ -81,7 +81,17 @@ class Torture {
     trace_ += " " + std::to_string(at);
     return at;
   }
-  std::uint64_t length(std::uint64_t from) { return std::max<std::uint64_t>(1, position(kBlocks * unit_ - from)); }
+  struct Range {  // of a file
+    RamBacking& real;
+    ModelFile& model;
+    std::uint64_t offset, end;
+  };
+  Range pick_range() {
+    const Both f = pick();
+    const std::uint64_t offset = position((kBlocks - 1) * unit_);
+    const std::uint64_t length = std::max<std::uint64_t>(1, position(kBlocks * unit_ - offset));
+    return {f.real, f.model, offset, offset + length};
+  }
   bool aligned(std::uint64_t value) const { return value % unit_ == 0; }
   std::uint64_t up(std::uint64_t value) const { return (value + unit_ - 1) / unit_; }
 
@@ -220,13 +230,15 @@ class Torture {
     return 0;
   }
 
+  // What files map, and what the model knows to be prepared: the store's count before a prepare that ran out of room.
   std::uint64_t in_use_by_model() {
     std::set<std::uint64_t> mapped;
     std::uint64_t pending = 0;
     for (std::size_t i = 0; i < kFiles; ++i) {
       for (const Extent& e : extents_of(*files_[i], kBlocks * unit_)) {
-        for (std::uint64_t at = 0; at < e.length && e.kind != ExtentKind::hole; at += unit_)
+        for (std::uint64_t at = 0; at < e.length && e.kind != ExtentKind::hole; at += unit_) {
           mapped.insert(e.address + at);
+        }
       }
       pending += models_[i].pending.size();
     }
@@ -253,76 +265,71 @@ class Torture {
 
   int allocate() {
     trace_ = "allocate";
-    const Both f = pick();
-    const std::uint64_t offset = position((kBlocks - 1) * unit_), end = offset + length(offset);
+    const auto [real, model, offset, end] = pick_range();
     const bool keep_size = random_.one_in(2);
-    const Status status = f.real.allocate(offset, end - offset, keep_size);
+    const Status status = real.allocate(offset, end - offset, keep_size);
     if (!status.ok()) return tolerated(status, up(end) - offset / unit_);
-    if (!keep_size) f.model.grow(end);
-    f.model.forget(offset / unit_, up(end));
+    if (!keep_size) model.grow(end);
+    model.forget(offset / unit_, up(end));
     for (std::uint64_t at = offset / unit_; at < up(end); ++at) {
-      if (f.model.kinds[at] == ExtentKind::hole) f.model.kinds[at] = ExtentKind::unwritten;
+      if (model.kinds[at] == ExtentKind::hole) model.kinds[at] = ExtentKind::unwritten;
     }
     return 0;
   }
 
   int punch() {
     trace_ = "punch";
-    const Both f = pick();
-    const std::uint64_t offset = position((kBlocks - 1) * unit_), end = offset + length(offset);
-    const Status status = f.real.punch(offset, end - offset);
+    const auto [real, model, offset, end] = pick_range();
+    const Status status = real.punch(offset, end - offset);
     if (!status.ok()) return tolerated(status, 2);
-    zero_bytes(f.model, offset, end);
-    f.model.forget(offset / unit_, up(end));
-    for (std::uint64_t at = up(offset); at < end / unit_; ++at) f.model.kinds[at] = ExtentKind::hole;
+    zero_bytes(model, offset, end);
+    model.forget(offset / unit_, up(end));
+    for (std::uint64_t at = up(offset); at < end / unit_; ++at) model.kinds[at] = ExtentKind::hole;
     return 0;
   }
 
   int zero() {
     trace_ = "zero";
-    const Both f = pick();
-    const std::uint64_t offset = position((kBlocks - 1) * unit_), end = offset + length(offset);
+    const auto [real, model, offset, end] = pick_range();
     const bool keep_size = random_.one_in(2);
-    const Status status = f.real.zero(offset, end - offset, keep_size);
+    const Status status = real.zero(offset, end - offset, keep_size);
     if (!status.ok()) return tolerated(status, up(end) - offset / unit_);
-    if (!keep_size) f.model.grow(end);
-    zero_bytes(f.model, offset, end);
-    f.model.forget(offset / unit_, up(end));
+    if (!keep_size) model.grow(end);
+    zero_bytes(model, offset, end);
+    model.forget(offset / unit_, up(end));
     for (std::uint64_t at = offset / unit_; at < up(end); ++at) {
       const bool whole = at >= up(offset) && at < end / unit_;
-      if (whole || f.model.kinds[at] == ExtentKind::hole) f.model.kinds[at] = ExtentKind::unwritten;
+      if (whole || model.kinds[at] == ExtentKind::hole) model.kinds[at] = ExtentKind::unwritten;
     }
     return 0;
   }
 
   int unshare() {
     trace_ = "unshare";
-    const Both f = pick();
-    const std::uint64_t offset = position((kBlocks - 1) * unit_), end = offset + length(offset);
-    const Status status = f.real.unshare(offset, end - offset);
+    const auto [real, model, offset, end] = pick_range();
+    const Status status = real.unshare(offset, end - offset);
     if (!status.ok()) return tolerated(status, up(end) - offset / unit_);
-    f.model.forget(offset / unit_, up(end));
+    model.forget(offset / unit_, up(end));
     for (std::uint64_t at = offset / unit_; at < up(end); ++at) {
-      EXPECT_FALSE(f.real.map(at * unit_, unit_).value().shared);
+      EXPECT_FALSE(real.map(at * unit_, unit_).value().shared);
     }
     return 0;
   }
 
   int collapse() {
     trace_ = "collapse";
-    const Both f = pick();
-    const std::uint64_t offset = position((kBlocks - 1) * unit_), n = length(offset);
-    const int errnum = f.real.collapse(offset, n).errnum();
-    const bool valid = aligned(offset) && aligned(n) && offset + n < f.model.size();
+    const auto [real, model, offset, end] = pick_range();
+    const int errnum = real.collapse(offset, end - offset).errnum();
+    const bool valid = aligned(offset) && aligned(end) && end < model.size();
     EXPECT_EQ(errnum, valid ? 0 : EINVAL);
     if (errnum != 0) return errnum;
-    auto& kinds = f.model.kinds;
-    const auto first = static_cast<std::ptrdiff_t>(offset / unit_), count = static_cast<std::ptrdiff_t>(n / unit_);
-    f.model.bytes.erase(f.model.bytes.begin() + static_cast<std::ptrdiff_t>(offset),
-                        f.model.bytes.begin() + static_cast<std::ptrdiff_t>(offset + n));
-    kinds.erase(kinds.begin() + first, kinds.begin() + first + count);
+    auto& kinds = model.kinds;
+    model.bytes.erase(model.bytes.begin() + static_cast<std::ptrdiff_t>(offset),
+                      model.bytes.begin() + static_cast<std::ptrdiff_t>(end));
+    kinds.erase(kinds.begin() + static_cast<std::ptrdiff_t>(offset / unit_),
+                kinds.begin() + static_cast<std::ptrdiff_t>(end / unit_));
     kinds.resize(kBlocks, ExtentKind::hole);
-    f.model.forget(offset / unit_, kBlocks);
+    model.forget(offset / unit_, kBlocks);
     return 0;
   }
 

@@ -25,11 +25,10 @@ Failure outside(std::uint64_t offset, std::uint64_t length, std::uint64_t size) 
 
 }  // namespace
 
-RamBacking* RamBacking::same_store(Backing& other) {
+Result<RamBacking*> RamBacking::same_store(Backing& other) {
   auto* const found = dynamic_cast<RamBacking*>(&other);
   if (found != nullptr && &found->store_ == &store_) return found;
-  (void)fail_with(EXDEV, "the two files are not in the same store");
-  return nullptr;
+  return fail_with(EXDEV, "the two files are not in the same store");
 }
 
 Status RamBacking::check_share_locked(RamBacking& source, std::uint64_t from, std::uint64_t offset,
@@ -63,9 +62,9 @@ void RamBacking::share_locked(RamBacking& source, BlockRange from, std::uint64_t
 }
 
 Status RamBacking::clone(Backing& source, std::uint64_t from, std::uint64_t offset, std::uint64_t length) {
-  RamBacking* const found = same_store(source);
-  if (found == nullptr) return fail(EXDEV);
-  RamBacking& other = *found;
+  const auto found = same_store(source);
+  QUIRE_TRY(found);
+  RamBacking& other = *found.value();
   MutexLock lock(store_.mutex_);
   other.store_.mutex_.assert_held();
   QUIRE_TRY(check_share_locked(other, from, offset, length));
@@ -105,9 +104,9 @@ bool RamBacking::equal_locked(RamBacking& source, std::uint64_t from, std::uint6
 
 Result<std::uint64_t> RamBacking::dedupe(Backing& source, std::uint64_t from, std::uint64_t offset,
                                          std::uint64_t length) {
-  RamBacking* const found = same_store(source);
-  if (found == nullptr) return fail(EXDEV);
-  RamBacking& other = *found;
+  const auto found = same_store(source);
+  QUIRE_TRY(found);
+  RamBacking& other = *found.value();
   MutexLock lock(store_.mutex_);
   other.store_.mutex_.assert_held();
   if (from + length > other.size_) return outside(from, length, other.size_);
@@ -121,9 +120,9 @@ Result<std::uint64_t> RamBacking::dedupe(Backing& source, std::uint64_t from, st
 }
 
 Status RamBacking::exchange(Backing& with, std::uint64_t at, std::uint64_t offset, std::uint64_t length) {
-  RamBacking* const found = same_store(with);
-  if (found == nullptr) return fail(EXDEV);
-  RamBacking& other = *found;
+  const auto found = same_store(with);
+  QUIRE_TRY(found);
+  RamBacking& other = *found.value();
   MutexLock lock(store_.mutex_);
   other.store_.mutex_.assert_held();
   if (offset + length > size_) return outside(offset, length, size_);
