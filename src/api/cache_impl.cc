@@ -8,6 +8,7 @@
 #include <new>
 
 #include "base/error.h"
+#include "cache/flusher.h"
 #include "cache/fill.h"
 #include "cache/invalidate.h"
 #include "cache/writeback.h"
@@ -213,6 +214,7 @@ void CacheImpl::forget_unclosed_locked(FileImpl& file) {
 
 void CacheImpl::make_idle_locked(HostInode& inode) {
   drain_ahead(inode.inode.mapping);
+  cache_.flusher().forget(inode.inode.mapping);  // it may be about to flush what a close has just settled
   const auto identity = inode.host->identity();
   inode.identity = identity.ok() ? identity.value() : HostIdentity{};
   inode.host->detach();

@@ -168,6 +168,26 @@ TEST_F(FullFileSystem, SynchronousWriteIsTold) {
 }
 
 // A block device whose own store is full: writes fail with EIO (or what the loop driver makes of it).
+// The kernel takes no request up to 2^63: the last page of the largest file is a byte shorter.
+TEST(LargestFile, LastPageIsReadFromTheHost) {
+  SmallTmpfs fs(2 * kMiB);
+  if (!fs.mounted()) GTEST_SKIP() << "no mounts for this user";
+  constexpr off_t kLast = INT64_MAX - 8;
+  const std::string path = fs / "largest";
+  {
+    const CachePtr cache = make_cache();
+    FilePtr file = open_file(cache, path, O_RDWR | O_CREAT);
+    write_all(file, "farthest", kLast);
+    close_file(file);
+  }
+  const CachePtr cache = make_cache();
+  FilePtr file = open_file(cache, path, O_RDWR);
+  EXPECT_EQ(read_all(file, 12, kLast - 4), std::string(4, '\0') + "farthest");
+  write_all(file, "F", kLast);
+  ASSERT_EQ(quire_fsync(file.get()), 0) << quire_error_message();
+  EXPECT_EQ(host_pread(path, 8, kLast), "Farthest");
+}
+
 TEST(FailingDevice, BytesStayUntilTheDeviceTakesThem) {
   SmallTmpfs fs(2 * kMiB);
   if (!fs.mounted()) GTEST_SKIP() << "no mounts for this user";

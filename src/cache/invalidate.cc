@@ -21,10 +21,6 @@ Folio* get_locked_folio(Mapping& mapping, std::uint64_t page) {
   }
 }
 
-}  // namespace
-
-namespace {
-
 void remove_matching(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, bool clean_only) {
   std::uint64_t page = first_page;
   while (page <= last_page) {
@@ -37,7 +33,11 @@ void remove_matching(Mapping& mapping, std::uint64_t first_page, std::uint64_t l
     if (folio != nullptr) {
       next = folio->index.load(memory_order_relaxed) + folio->pages();
       DCHECK(!folio->has(kWriteback));  // drained by the invalidate lock
-      if (!clean_only || !folio->has(kUnstable)) remove_folio(mapping, *folio);
+      if (!clean_only || !folio->has(kUnstable)) {
+        remove_folio(mapping, *folio);
+      } else {
+        set_dirty(mapping, *folio);  // written but not flushed: to be written again
+      }
       unlock_folio(*folio);
       mapping.cache.put_folio(*folio);
     }

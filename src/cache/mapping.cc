@@ -209,7 +209,7 @@ void end_flush(Mapping& mapping, std::uint32_t epoch, bool ok) {
       }
       Folio& folio = *folio_of(entry);
       const std::uint64_t next = folio.index.load(memory_order_relaxed) + folio.pages();
-      if (folio.written_epoch <= epoch) {
+      if (static_cast<std::int32_t>(epoch - folio.written_epoch) >= 0) {  // epochs wrap
         if (!ok) {  // dirty first: reclaim must at no instant see it clean
           folio.flags.fetch_or(kDirty, memory_order_relaxed);
           mapping.pages.set_mark_locked(page, kMarkDirty);

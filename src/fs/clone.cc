@@ -18,13 +18,9 @@ namespace quire {
 
 namespace {
 
-struct Range {
-  std::uint64_t offset, end;
-  std::uint64_t first_page() const { return offset >> kPageShift; }
-  std::uint64_t last_page() const { return (end - 1) >> kPageShift; }
-  std::uint64_t page_start() const { return round_down(offset, kPageSize); }
-  std::uint64_t page_end() const { return round_up(end, kPageSize); }
-};
+bool passes_largest(std::uint64_t offset, std::uint64_t length) {
+  return length > kMaxFileSize || offset > kMaxFileSize - length;
+}
 
 Status check_two(const OpenFile& source, const OpenFile& target) {
   if (!source.readable) return fail_with(EBADF, "the source was not opened for reading");
@@ -36,64 +32,41 @@ Status check_two(const OpenFile& source, const OpenFile& target) {
   return {};
 }
 
-Status check_overlap(const OpenFile& a, Range in_a, const OpenFile& b, Range in_b) {
+Status check_overlap(const OpenFile& a, ByteRange in_a, const OpenFile& b, ByteRange in_b) {
   if (a.inode != b.inode || in_a.end <= in_b.offset || in_b.end <= in_a.offset) return {};
   return fail_with(EINVAL, "the two ranges of this file overlap");
 }
 
 // An end inside a page may be the file's: the backing judges by the size that it knows.
-Status write_back_range(Inode& inode, Range range) {
+Status write_back_range(Inode& inode, ByteRange range) {
   QUIRE_TRY(write_back_size(inode.mapping, is_aligned(range.end, kPageSize) ? range.end : UINT64_MAX));
   return write_back(inode.mapping, range.first_page(), range.last_page(), CacheContext{});
 }
 
-// Locks [from, end) of the source (shared) and the target's range (exclusive, to whole pages; to infinity where it ends
-// past the target's size). Returns the target's size.
-std::uint64_t lock_for_change(TwoRanges& locks, OpenFile& source, Range from, OpenFile& target, Range to) {
-  const Mapping& mapping = target.inode->mapping;
-  for (;;) {
-    const std::uint64_t seen = mapping.size.load(memory_order_acquire);
-    const bool extends = to.end > seen;
-    const std::uint64_t first = extends ? std::min(to.page_start(), seen) : to.page_start();
-    const std::uint64_t last = extends ? kRangeEnd : to.page_end() - 1;
-    locks.acquire({source.inode, from.page_start(), from.page_end() - 1, kShared},
-                  {target.inode, first, last, kExclusive}, range_lock_of);
-    const std::uint64_t size = mapping.size.load(memory_order_acquire);
-    if (to.end <= size || (last == kRangeEnd && first <= size)) return size;
-    locks.release();  // the end moved between the look and the lock
+// Before blocks are shared or swapped under it. Flushed, because from then on no folio that could become dirty again
+// stands behind the bytes; written back once more for the end inside a page, and for the size.
+Status make_durable(Inode& inode, ByteRange range) {
+  QUIRE_TRY(sync_range(inode.mapping, range.first_page(), range.last_page(), true));
+  return write_back_range(inode, range);
+}
+
+// Both ranges lie inside their files, whose ends the range locks hold.
+Status check_inside(const OpenFile& a, ByteRange in_a, const OpenFile& b, ByteRange in_b) {
+  if (in_a.end <= a.inode->mapping.size.load(memory_order_acquire) &&
+      in_b.end <= b.inode->mapping.size.load(memory_order_acquire)) {
+    return {};
   }
+  return fail_with(EINVAL, "a range ends past the end of its file");
 }
 
 }  // namespace
 
-Status file_clone(OpenFile& source, std::uint64_t from, OpenFile& target, std::uint64_t offset, std::uint64_t length) {
-  QUIRE_TRY(check_two(source, target));
-  if (target.append) return fail_with(EBADF, "the target was opened for appending: nothing can be cloned into it");
-  Mapping& source_mapping = source.inode->mapping;
-  Mapping& mapping = target.inode->mapping;
-  const std::uint64_t limit = mapping.backing->max_size();
-  if (length == 0) {  // to the end of the source, wherever that is
-    const std::uint64_t size = source_mapping.size.load(memory_order_acquire);
-    if (from > size) return fail_with(EINVAL, "the source ends before the offset");
-    if (from == size) return {};
-    length = size - from;
-  }
-  if (from > kMaxFileSize - length) return fail_with(EINVAL, "offset plus length passes the largest off_t");
-  if (offset >= limit || length > limit - offset) {
-    return fail_with(EFBIG, "the target would grow past the largest that this file can be");
-  }
-  const Range in_source{from, from + length}, in_target{offset, offset + length};
-  QUIRE_TRY(check_overlap(source, in_source, target, in_target));
-  mapping.cache.stats.count(Counter::range_changes);
+namespace {
 
-  TwoRanges locks;
-  const std::uint64_t old_size = lock_for_change(locks, source, in_source, target, in_target);
-  if (in_source.end > source_mapping.size.load(memory_order_acquire)) {
-    return fail_with(EINVAL, "the source ends before the range does");
-  }
-  // Flushed: the target will stand on these bytes with no folio of its own that could become dirty again.
-  QUIRE_TRY(sync_range(source_mapping, in_source.first_page(), in_source.last_page(), true));
-  QUIRE_TRY(write_back_range(*source.inode, in_source));
+// Under the range locks; the source holds its range. old_size: of the target.
+Status clone_locked(Inode& source, ByteRange in_source, Inode& target, ByteRange in_target, std::uint64_t old_size) {
+  Mapping& mapping = target.mapping;
+  QUIRE_TRY(make_durable(source, in_source));
   if (!is_aligned(in_target.offset, kPageSize) || !is_aligned(in_target.end, kPageSize)) {
     // Pages that stay in part: their other bytes must outlive the folio.
     QUIRE_TRY(sync_range(mapping, in_target.first_page(), in_target.first_page(), true));
@@ -103,15 +76,21 @@ Status file_clone(OpenFile& source, std::uint64_t from, OpenFile& target, std::u
   }
   const bool grows = in_target.end > old_size;
   TwoRanges remove;  // of the source too: no writeback may go on in blocks that are shared from now on
-  remove.acquire({source.inode, in_source.first_page(), in_source.last_page(), kRemove},
-                 {target.inode, in_target.first_page(), grows ? kRangeEnd : in_target.last_page(), kRemove},
+  remove.acquire({&source, in_source.first_page(), in_source.last_page(), kRemove},
+                 {&target, in_target.first_page(), grows ? kRangeEnd : in_target.last_page(), kRemove},
                  invalidate_lock_of);
-  const Status cloned = mapping.backing->clone(*source_mapping.backing, from, offset, length);
-  note_changed(mapping);
-  note_changed(source_mapping);
+  const Status cloned = mapping.backing->clone(*source.mapping.backing, in_source.offset, in_target.offset,
+                                               in_source.end - in_source.offset);
+  note_changed(mapping);  // not the source: its bytes are as they were, and durable
   if (!cloned.ok()) {
     // The host may have done a part and say no more than that.
     remove_clean_folios(mapping, in_target.first_page(), in_target.last_page());
+    if (mapping.backing->size() > old_size) {
+      if (!mapping.backing->set_size(old_size).ok()) {
+        truncate_cache(mapping, mapping.backing->size());  // then the file is longer, and says so
+      }
+      note_changed(mapping);
+    }
     return cloned;
   }
   if (grows) {
@@ -123,17 +102,53 @@ Status file_clone(OpenFile& source, std::uint64_t from, OpenFile& target, std::u
   return {};
 }
 
+}  // namespace
+
+Status file_clone(OpenFile& source, std::uint64_t from, OpenFile& target, std::uint64_t offset, std::uint64_t length) {
+  QUIRE_TRY(check_two(source, target));
+  if (target.append) return fail_with(EBADF, "the target was opened for appending: nothing can be cloned into it");
+  const Mapping& source_mapping = source.inode->mapping;
+  const Mapping& mapping = target.inode->mapping;
+  const std::uint64_t limit = mapping.backing->max_size();
+  const bool to_the_end = length == 0;
+  mapping.cache.stats.count(Counter::range_changes);
+  for (;;) {
+    if (to_the_end) {
+      const std::uint64_t size = source_mapping.size.load(memory_order_acquire);
+      if (from > size) return fail_with(EINVAL, "the source ends before the offset");
+      if (from == size) return {};
+      length = size - from;
+    }
+    if (passes_largest(from, length)) return fail_with(EINVAL, "offset plus length passes the largest off_t");
+    if (offset >= limit || length > limit - offset) {
+      return fail_with(EFBIG, "the target would grow past the largest that this file can be");
+    }
+    const ByteRange in_source{from, from + length}, in_target{offset, offset + length};
+    QUIRE_TRY(check_overlap(source, in_source, target, in_target));
+    TwoRanges locks;
+    const std::uint64_t old_size =
+        lock_for_change(locks, *source.inode, {in_source.page_start(), in_source.page_end()}, *target.inode,
+                        {in_target.page_start(), in_target.page_end()}, in_target.end);
+    const std::uint64_t source_size = source_mapping.size.load(memory_order_acquire);
+    if (to_the_end && source_size != in_source.end) continue;  // its end moved between the look and the lock
+    if (in_source.end > source_size) return fail_with(EINVAL, "the source ends before the range does");
+    QUIRE_TRY(clone_locked(*source.inode, in_source, *target.inode, in_target, old_size));
+    break;
+  }
+  return sync_as_opened(target, ByteRange{offset, offset + length});
+}
+
 Result<std::uint64_t> file_dedupe(OpenFile& source, std::uint64_t from, OpenFile& target, std::uint64_t offset,
                                   std::uint64_t length) {
   QUIRE_TRY(check_two(source, target));
-  if (from > kMaxFileSize - std::min(length, kMaxFileSize) || offset > kMaxFileSize - std::min(length, kMaxFileSize)) {
+  if (passes_largest(from, length) || passes_largest(offset, length)) {
     return fail_with(EINVAL, "offset plus length passes the largest off_t");
   }
   if (length == 0) {
     if (from <= source.inode->mapping.size.load(memory_order_acquire)) return std::uint64_t{0};
     return fail_with(EINVAL, "the source ends before the offset");
   }
-  const Range in_source{from, from + length}, in_target{offset, offset + length};
+  const ByteRange in_source{from, from + length}, in_target{offset, offset + length};
   QUIRE_TRY(check_overlap(source, in_source, target, in_target));
   Mapping& source_mapping = source.inode->mapping;
   Mapping& mapping = target.inode->mapping;
@@ -142,21 +157,14 @@ Result<std::uint64_t> file_dedupe(OpenFile& source, std::uint64_t from, OpenFile
   TwoRanges locks;  // writers are kept out of both; readers may go on, since no byte changes
   locks.acquire({source.inode, in_source.page_start(), in_source.page_end() - 1, kShared},
                 {target.inode, in_target.page_start(), in_target.page_end() - 1, kShared}, range_lock_of);
-  if (in_source.end > source_mapping.size.load(memory_order_acquire) ||
-      in_target.end > mapping.size.load(memory_order_acquire)) {
-    return fail_with(EINVAL, "a range ends past the end of its file");
-  }
-  QUIRE_TRY(sync_range(source_mapping, in_source.first_page(), in_source.last_page(), true));  // as for clone
-  QUIRE_TRY(write_back_range(*source.inode, in_source));
+  QUIRE_TRY(check_inside(source, in_source, target, in_target));
+  QUIRE_TRY(make_durable(*source.inode, in_source));
   QUIRE_TRY(write_back_range(*target.inode, in_target));
   TwoRanges remove;  // no fill may be reading the blocks that are given up
   remove.acquire({source.inode, in_source.first_page(), in_source.last_page(), kRemove},
                  {target.inode, in_target.first_page(), in_target.last_page(), kRemove}, invalidate_lock_of);
   const auto shared = mapping.backing->dedupe(*source_mapping.backing, from, offset, length);
-  if (shared.ok()) {
-    note_changed(mapping);
-    note_changed(source_mapping);
-  }
+  if (shared.ok()) note_changed(mapping);
   return shared;
 }
 
@@ -164,8 +172,7 @@ Status file_exchange(OpenFile& a, std::uint64_t a_offset, OpenFile& b, std::uint
   QUIRE_TRY(check_two(a, b));
   QUIRE_TRY(check_two(b, a));
   if (a.append || b.append) return fail_with(EBADF, "a file opened for appending cannot be exchanged with another");
-  if (a_offset > kMaxFileSize - std::min(length, kMaxFileSize) ||
-      b_offset > kMaxFileSize - std::min(length, kMaxFileSize)) {
+  if (passes_largest(a_offset, length) || passes_largest(b_offset, length)) {
     return fail_with(EINVAL, "offset plus length passes the largest off_t");
   }
   if (length == 0) {  // nothing to do, if there is where to do it
@@ -174,7 +181,7 @@ Status file_exchange(OpenFile& a, std::uint64_t a_offset, OpenFile& b, std::uint
     if (inside && is_aligned(a_offset | b_offset, a.inode->mapping.backing->block_size())) return {};
     return fail_with(EINVAL, "an offset lies past the end of its file or inside a block");
   }
-  const Range in_a{a_offset, a_offset + length}, in_b{b_offset, b_offset + length};
+  const ByteRange in_a{a_offset, a_offset + length}, in_b{b_offset, b_offset + length};
   QUIRE_TRY(check_overlap(a, in_a, b, in_b));
   Mapping& mapping_a = a.inode->mapping;
   Mapping& mapping_b = b.inode->mapping;
@@ -183,13 +190,9 @@ Status file_exchange(OpenFile& a, std::uint64_t a_offset, OpenFile& b, std::uint
   TwoRanges locks;
   locks.acquire({a.inode, in_a.page_start(), in_a.page_end() - 1, kExclusive},
                 {b.inode, in_b.page_start(), in_b.page_end() - 1, kExclusive}, range_lock_of);
-  if (in_a.end > mapping_a.size.load(memory_order_acquire) || in_b.end > mapping_b.size.load(memory_order_acquire)) {
-    return fail_with(EINVAL, "a range ends past the end of its file");
-  }
-  for (const auto& [inode, range] : {std::pair{a.inode, in_a}, std::pair{b.inode, in_b}}) {
-    QUIRE_TRY(sync_range(inode->mapping, range.first_page(), range.last_page(), true));
-    QUIRE_TRY(write_back_range(*inode, range));
-  }
+  QUIRE_TRY(check_inside(a, in_a, b, in_b));
+  QUIRE_TRY(make_durable(*a.inode, in_a));
+  QUIRE_TRY(make_durable(*b.inode, in_b));
   TwoRanges remove;
   remove.acquire({a.inode, in_a.first_page(), in_a.last_page(), kRemove},
                  {b.inode, in_b.first_page(), in_b.last_page(), kRemove}, invalidate_lock_of);
@@ -199,7 +202,10 @@ Status file_exchange(OpenFile& a, std::uint64_t a_offset, OpenFile& b, std::uint
   remove_folios(mapping_a, in_a.first_page(), in_a.last_page());
   remove_folios(mapping_b, in_b.first_page(), in_b.last_page());
   mapping_a.cache.progress();
-  return {};
+  remove.release();
+  locks.release();
+  QUIRE_TRY(sync_as_opened(a, in_a));
+  return sync_as_opened(b, in_b);
 }
 
 }  // namespace quire

@@ -25,34 +25,18 @@ struct Piece {
   std::size_t length;
 };
 
-// Both range locks; the target's to infinity where it ends past the size.
-void lock_both(TwoRanges& locks, OpenFile& source, OpenFile& target, const Piece& piece) {
-  const Mapping& mapping = target.inode->mapping;
-  const std::uint64_t end = piece.offset + piece.length;
-  for (;;) {
-    const std::uint64_t seen = mapping.size.load(memory_order_acquire);
-    const bool extends = end > seen;
-    const std::uint64_t first = extends ? std::min(piece.offset, seen) : piece.offset;
-    locks.acquire({source.inode, piece.from, piece.from + piece.length - 1, kShared},
-                  {target.inode, first, extends ? kRangeEnd : end - 1, kExclusive}, range_lock_of);
-    const std::uint64_t size = mapping.size.load(memory_order_acquire);
-    if (extends ? first <= size : end <= size) return;
-    locks.release();  // the end moved between the look and the lock
-  }
-}
-
 // Returns what was copied, less than asked for at the source's end.
 Result<std::size_t> copy_locked(OpenFile& source, OpenFile& target, const Piece& piece, std::uint32_t folios) {
   Mapping& from = source.inode->mapping;
   Mapping& to = target.inode->mapping;
   PageCache& cache = to.cache;
-  MutexLock turn(cache.copy_turn);
   const std::unique_ptr<char[]> bytes(new (std::nothrow) char[piece.length]);
   if (bytes == nullptr) return fail(ENOMEM);
   FrameReservation target_frames(cache.pool), source_frames(cache.pool);
   cache.reserve(target_frames, folios);
   TwoRanges locks;
-  lock_both(locks, source, target, piece);
+  const ByteRange to_bytes{piece.offset, piece.offset + piece.length};
+  lock_for_change(locks, *source.inode, {piece.from, piece.from + piece.length}, *target.inode, to_bytes, to_bytes.end);
   const std::uint64_t size = from.size.load(memory_order_acquire);
   if (piece.from >= size) return std::size_t{0};
   const iovec in{bytes.get(), static_cast<std::size_t>(std::min<std::uint64_t>(piece.length, size - piece.from))};
@@ -68,6 +52,7 @@ Result<std::size_t> copy_locked(OpenFile& source, OpenFile& target, const Piece&
 Result<std::size_t> copy_piece(OpenFile& source, OpenFile& target, const Piece& piece) {
   Mapping& to = target.inode->mapping;
   const std::uint32_t folios = write_frames(piece.offset, piece.length);
+  MutexLock turn(to.cache.copy_turn);  // before the claim: copies that wait must not use up the dirty limit
   QUIRE_TRY(to.cache.throttle(to, folios));
   const auto copied = copy_locked(source, target, piece, folios);
   to.cache.unthrottle(folios);
@@ -105,6 +90,7 @@ Result<std::size_t> file_copy(OpenFile& source, std::uint64_t from, OpenFile& ta
     if (!copied.ok() || copied.value() == 0) break;
     done += copied.value();
   }
+  if (done != 0) QUIRE_TRY(sync_as_opened(target, ByteRange{offset, offset + done}));
   return done;
 }
 

@@ -43,15 +43,10 @@ Status check_mode(int mode) {
   }
 }
 
-struct Bytes {
-  std::uint64_t offset, end;
-  std::uint64_t first_page() const { return offset >> kPageShift; }
-  std::uint64_t last_page() const { return (end - 1) >> kPageShift; }
-};
-
-// After a failure other than a refusal a host may have done a part. What is clean is dropped, so that the cache says
-// what the host says; what is dirty stays.
-Status settle(Mapping& mapping, Bytes bytes, Status status) {
+// After a change of the backing. If it failed otherwise than by a refusal, a host may have done a part: what is clean
+// is dropped, so that the cache says what the host says; what is not stays, to be written again.
+Status settle(Mapping& mapping, ByteRange bytes, Status status) {
+  note_changed(mapping);
   const int errnum = status.errnum();
   if (errnum != 0 && errnum != EOPNOTSUPP && errnum != EINVAL) {
     remove_clean_folios(mapping, bytes.first_page(), bytes.last_page());
@@ -60,7 +55,7 @@ Status settle(Mapping& mapping, Bytes bytes, Status status) {
 }
 
 // Plain allocation, zeroing and unsharing: what may only grow the file.
-Status change_in_place(Inode& inode, int mode, Bytes bytes) {
+Status change_in_place(Inode& inode, int mode, ByteRange bytes) {
   Mapping& mapping = inode.mapping;
   const bool keep_size = (mode & FALLOC_FL_KEEP_SIZE) != 0;
   const std::uint64_t length = bytes.end - bytes.offset;
@@ -78,23 +73,24 @@ Status change_in_place(Inode& inode, int mode, Bytes bytes) {
   switch (mode & ~FALLOC_FL_KEEP_SIZE) {
     case FALLOC_FL_ZERO_RANGE:
       QUIRE_TRY(settle(mapping, bytes, mapping.backing->zero(bytes.offset, length, keep_size)));
-      note_changed(mapping);
       zero_cache(mapping, bytes.offset, bytes.end, new_size == old_size ? 0 : new_size);
       return {};
     case FALLOC_FL_UNSHARE_RANGE:
       QUIRE_TRY(write_back(mapping, bytes.first_page(), bytes.last_page(), context));
-      QUIRE_TRY(mapping.backing->unshare(bytes.offset, length));
-      if (new_size != old_size) QUIRE_TRY(mapping.backing->set_size(new_size));  // as Linux does without KEEP_SIZE
+      QUIRE_TRY(settle(mapping, bytes, mapping.backing->unshare(bytes.offset, length)));
+      if (new_size != old_size) {  // as Linux does without KEEP_SIZE
+        QUIRE_TRY(mapping.backing->set_size(new_size));
+        note_changed(mapping);
+      }
       break;
     default:
-      QUIRE_TRY(mapping.backing->allocate(bytes.offset, length, keep_size));
+      QUIRE_TRY(settle(mapping, bytes, mapping.backing->allocate(bytes.offset, length, keep_size)));
   }
-  note_changed(mapping);
   if (new_size != old_size) truncate_cache(mapping, new_size);
   return {};
 }
 
-Status punch_hole(Inode& inode, Bytes bytes) {
+Status punch_hole(Inode& inode, ByteRange bytes) {
   Mapping& mapping = inode.mapping;
   RangeGuard range(inode.range);
   range.acquire(round_down(bytes.offset, kPageSize), round_up(bytes.end, kPageSize) - 1, kExclusive);
@@ -102,14 +98,13 @@ Status punch_hole(Inode& inode, Bytes bytes) {
   RangeGuard remove(mapping.invalidate);
   remove.acquire(bytes.first_page(), bytes.last_page(), kRemove);
   QUIRE_TRY(settle(mapping, bytes, mapping.backing->punch(bytes.offset, bytes.end - bytes.offset)));
-  note_changed(mapping);
   zero_cache(mapping, bytes.offset, bytes.end, 0);
   return {};
 }
 
 // Collapse and insert. From the page of the offset on everything is written back, flushed and, once the backing has
 // moved it, dropped: folios never change their index while they live.
-Status shift(Inode& inode, bool insert, Bytes bytes) {
+Status shift(Inode& inode, bool insert, ByteRange bytes) {
   Mapping& mapping = inode.mapping;
   const std::uint64_t length = bytes.end - bytes.offset;
   if (mapping.backing->fixed_size()) return fail_with(EOPNOTSUPP, "a block device cannot collapse or insert a range");
@@ -137,8 +132,7 @@ Status shift(Inode& inode, bool insert, Bytes bytes) {
   const Status moved =
       insert ? mapping.backing->insert(bytes.offset, length) : mapping.backing->collapse(bytes.offset, length);
   if (!moved.ok()) {
-    note_changed(mapping);
-    static_cast<void>(settle(mapping, Bytes{bytes.offset, kMaxFileSize}, moved));
+    static_cast<void>(settle(mapping, ByteRange{bytes.offset, kMaxFileSize}, moved));
     if (mapping.backing->size() != size) truncate_cache(mapping, mapping.backing->size());  // it got half way
     return moved;
   }
@@ -148,7 +142,7 @@ Status shift(Inode& inode, bool insert, Bytes bytes) {
 }
 
 // Zeros written through the cache, for a backing that cannot zero: piece by piece, each as atomic as a write.
-Status write_zeros(OpenFile& file, int mode, Bytes bytes) {
+Status write_zeros(OpenFile& file, int mode, ByteRange bytes) {
   static constexpr std::array<char, 64 * 1024> zeros{};
   constexpr std::size_t kVectors = 256;  // the largest operation
   Mapping& mapping = file.inode->mapping;
@@ -171,14 +165,31 @@ Status write_zeros(OpenFile& file, int mode, Bytes bytes) {
   return {};
 }
 
+Status change(OpenFile& file, int mode, ByteRange bytes) {
+  Inode& inode = *file.inode;
+  switch (mode & kModes) {
+    case FALLOC_FL_PUNCH_HOLE:
+      return punch_hole(inode, bytes);
+    case FALLOC_FL_COLLAPSE_RANGE:
+    case FALLOC_FL_INSERT_RANGE:
+      return shift(inode, (mode & FALLOC_FL_INSERT_RANGE) != 0, bytes);
+    case FALLOC_FL_ZERO_RANGE: {
+      const Status zeroed = change_in_place(inode, mode, bytes);
+      if (zeroed.ok() || zeroed.errnum() != EOPNOTSUPP) return zeroed;
+      return write_zeros(file, mode, bytes);
+    }
+    default:
+      return change_in_place(inode, mode, bytes);
+  }
+}
+
 }  // namespace
 
 Status file_allocate(OpenFile& file, int mode, std::uint64_t offset, std::uint64_t length) {
   if (length == 0) return fail_with(EINVAL, "the length is zero");
   QUIRE_TRY(check_mode(mode));
   if (!file.writable) return fail_with(EBADF, "the file was not opened for writing");
-  Inode& inode = *file.inode;
-  Mapping& mapping = inode.mapping;
+  const Mapping& mapping = file.inode->mapping;
   QUIRE_TRY(check_not_forked(mapping.cache));
   const bool fixed = mapping.backing->fixed_size();
   const std::uint64_t limit = fixed ? mapping.size.load(memory_order_acquire) : mapping.backing->max_size();
@@ -189,23 +200,10 @@ Status file_allocate(OpenFile& file, int mode, std::uint64_t offset, std::uint64
     }
     length = limit - offset;  // of a block device, what there is
   }
-  const Bytes bytes{offset, offset + length};
+  const ByteRange bytes{offset, offset + length};
   mapping.cache.stats.count(Counter::range_changes);
-  switch (mode & kModes) {
-    case FALLOC_FL_PUNCH_HOLE:
-      return punch_hole(inode, bytes);
-    case FALLOC_FL_COLLAPSE_RANGE:
-      return shift(inode, false, bytes);
-    case FALLOC_FL_INSERT_RANGE:
-      return shift(inode, true, bytes);
-    case FALLOC_FL_ZERO_RANGE: {
-      const Status zeroed = change_in_place(inode, mode, bytes);
-      if (zeroed.ok() || zeroed.errnum() != EOPNOTSUPP) return zeroed;
-      return write_zeros(file, mode, bytes);
-    }
-    default:
-      return change_in_place(inode, mode, bytes);
-  }
+  QUIRE_TRY(change(file, mode, bytes));
+  return sync_as_opened(file, bytes);  // what was moved was flushed before, and the move goes with any flush
 }
 
 namespace {

@@ -19,6 +19,15 @@ extern LockClass range_lock_class;
 enum RangeMode : std::uint8_t { kShared = 0, kExclusive = 1 };
 inline constexpr RangeModes kRangeModes{{0b01, 0b00, 0, 0}};
 
+// Bytes [offset, end), not empty.
+struct ByteRange {
+  std::uint64_t offset, end;
+  std::uint64_t first_page() const { return offset >> kPageShift; }
+  std::uint64_t last_page() const { return (end - 1) >> kPageShift; }
+  std::uint64_t page_start() const { return round_down(offset, kPageSize); }
+  std::uint64_t page_end() const { return round_up(end, kPageSize); }
+};
+
 struct Inode {
   Inode(PageCache& cache, std::unique_ptr<Backing> file_backing, std::uint64_t inode_id)
       : id(inode_id),

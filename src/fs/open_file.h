@@ -70,6 +70,9 @@ Result<std::size_t> file_copy(OpenFile& source, std::uint64_t from, OpenFile& ta
 Status file_sync(OpenFile& file, bool data_only);
 // The same without a handle's memory: for the last close and the cache's end.
 Status inode_sync(Inode& inode);
+// After a change of these bytes: makes them durable if the handle (O_SYNC, O_DSYNC) or the call's flags ask for it. The
+// handle is told of a failure here, and not again.
+Status sync_as_opened(OpenFile& file, ByteRange bytes, unsigned io_flags = 0);
 
 // --- stat: sync.cc ---
 Status file_stat(OpenFile& file, struct stat* out);

@@ -79,6 +79,51 @@ class Ranges : public ::testing::TestWithParam<unsigned> {
   Random random{GetParam()};
 };
 
+// What was written back but not flushed would become clean with the next flush, and differ from the backing.
+TEST_P(Ranges, D1_FailureHalfWayWritesUnflushedFoliosAgain) {
+  one.write(0, 4 * kPageSize, 1);
+  ASSERT_TRUE(write_back(one.file->mapping(), 0, 3, CacheContext{}).ok());
+  one.backing.half_way_errnum.store(EIO, memory_order_release);
+  EXPECT_EQ(one.file->punch(kPageSize, 2 * kPageSize), EIO);
+  one.backing.half_way_errnum.store(0, memory_order_release);
+  one.expect_equal_stored("as before the punch");
+}
+
+TEST_P(Ranges, FailedCloneThatGrewTheBackingIsCutOff) {
+  one.write(0, 2 * kPageSize, 1);
+  two.write(0, 8 * kPageSize, 2);
+  ASSERT_EQ(one.file->sync(), 0);
+  one.backing.half_way_errnum.store(ENOSPC, memory_order_release);
+  EXPECT_EQ(file_clone(two.file->handle(), 0, one.file->handle(), 2 * kPageSize, 8 * kPageSize).errnum(), ENOSPC);
+  one.backing.half_way_errnum.store(0, memory_order_release);
+  EXPECT_EQ(one.backing.size(), 2 * kPageSize);
+  one.expect_equal_stored("as before the clone");
+  ASSERT_EQ(one.file->truncate(6 * kPageSize), 0);
+  one.model.resize(6 * kPageSize);
+  one.expect_equal_stored("grown by zeros");
+}
+
+TEST_P(Ranges, D1_SynchronousHandlesAreDurableOnReturn) {
+  two.write(0, 4 * kPageSize, 2);
+  ASSERT_EQ(two.file->sync(), 0);
+  one.write(0, 4 * kPageSize, 1);
+  one.file->handle().data_sync = true;
+  const auto durable_after = [&](const char* what, int errnum) {
+    EXPECT_EQ(errnum, 0) << what;
+    EXPECT_EQ(one.file->mapping().unstable_count.load(memory_order_acquire), 0U) << what;
+    EXPECT_FALSE(one.file->mapping().backing_changed.load(memory_order_acquire)) << what;
+  };
+  durable_after("write", one.file->write(words(4 * kPageSize, 1, 1, 0), 0) < 0);
+  durable_after("punch", one.file->punch(100, 5000));
+  durable_after("zero", one.file->allocate(FALLOC_FL_ZERO_RANGE, 0, 5000));
+  durable_after("allocate", one.file->allocate(0, 0, 8 * kPageSize));
+  durable_after("insert", one.file->allocate(FALLOC_FL_INSERT_RANGE, kPageSize, kPageSize));
+  durable_after("collapse", one.file->allocate(FALLOC_FL_COLLAPSE_RANGE, kPageSize, kPageSize));
+  durable_after("clone", file_clone(two.file->handle(), 0, one.file->handle(), 0, kPageSize).errnum());
+  durable_after("copy", file_copy(two.file->handle(), 0, one.file->handle(), 0, 3 * kPageSize).errnum());
+  durable_after("exchange", file_exchange(one.file->handle(), 0, two.file->handle(), 0, kPageSize).errnum());
+}
+
 TEST_P(Ranges, PunchInsideOnePage) {
   for (const bool synced : {false, true}) {
     one.write(0, 3 * kPageSize, 1);

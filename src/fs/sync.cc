@@ -29,6 +29,15 @@ Status file_sync(OpenFile& file, bool data_only) {
                    "an earlier writeback of this file failed and has been made good since; each handle is told once");
 }
 
+Status sync_as_opened(OpenFile& file, ByteRange bytes, unsigned io_flags) {
+  const bool full = file.full_sync || (io_flags & kIoSync) != 0;
+  if (!full && !file.data_sync && (io_flags & kIoDataSync) == 0) return {};
+  Mapping& mapping = file.inode->mapping;
+  const Status synced = sync_range(mapping, bytes.first_page(), bytes.last_page(), !full);
+  if (!synced.ok()) static_cast<void>(check_error(mapping, file.error_seen));
+  return synced;
+}
+
 Status file_stat(OpenFile& file, struct stat* out) {
   Mapping& mapping = file.inode->mapping;
   QUIRE_TRY(check_not_forked(mapping.cache));

@@ -44,4 +44,21 @@ class TwoRanges {
 inline RangeLock& range_lock_of(Inode& inode) { return inode.range; }
 inline RangeLock& invalidate_lock_of(Inode& inode) { return inode.mapping.invalidate; }
 
+// Locks `from` of the source (shared) and `to` of the target (exclusive; from its size or before to infinity where
+// `end`, the operation's own, lies past that). Returns the target's size, which stays while it may be passed.
+inline std::uint64_t lock_for_change(TwoRanges& locks, Inode& source, ByteRange from, Inode& target, ByteRange to,
+                                     std::uint64_t end) {
+  const Mapping& mapping = target.mapping;
+  for (;;) {
+    const std::uint64_t seen = mapping.size.load(memory_order_acquire);
+    const bool extends = end > seen;
+    const std::uint64_t first = extends ? std::min(to.offset, seen) : to.offset;
+    locks.acquire({&source, from.offset, from.end - 1, kShared},
+                  {&target, first, extends ? kRangeEnd : to.end - 1, kExclusive}, range_lock_of);
+    const std::uint64_t size = mapping.size.load(memory_order_acquire);
+    if (end <= size || (extends && first <= size)) return size;
+    locks.release();  // the end moved between the look and the lock
+  }
+}
+
 }  // namespace quire

@@ -116,16 +116,7 @@ Result<std::size_t> file_write(OpenFile& file, std::span<const iovec> vectors, s
     done += written.value().count;
     if (written.value().count < want) break;  // kIoWithin: the file ended there, and what comes later is not ours
   }
-  const bool data_sync = file.data_sync || (io_flags & kIoDataSync) != 0;
-  const bool full_sync = file.full_sync || (io_flags & kIoSync) != 0;
-  if ((data_sync || full_sync) && done != 0) {
-    Mapping& written = file.inode->mapping;
-    const Status synced = sync_range(written, first >> kPageShift, (end - 1) >> kPageShift, !full_sync);
-    if (!synced.ok()) {
-      static_cast<void>(check_error(written, file.error_seen));  // this handle is told just now
-      return fail(synced.errnum());
-    }
-  }
+  if (done != 0) QUIRE_TRY(sync_as_opened(file, ByteRange{first, end}, io_flags));
   return done;
 }
 

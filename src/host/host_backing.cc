@@ -110,7 +110,8 @@ void HostBacking::close_in_child() {
 }
 
 Result<Extent> HostBacking::map(std::uint64_t offset, std::uint64_t length) {
-  const std::uint64_t end = round_up(size(), kPageSize);
+  // The kernel takes no request that ends past the largest offset: the last page of the largest file lacks a byte.
+  const std::uint64_t end = std::min<std::uint64_t>(round_up(size(), kPageSize), kMaxFileSize);
   if (offset >= end) return Extent{.offset = offset, .length = length};
   return Extent{
       .offset = offset, .length = std::min(length, end - offset), .address = offset, .kind = ExtentKind::written};

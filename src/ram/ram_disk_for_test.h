@@ -68,6 +68,8 @@ class OddBacking final : public Backing {
   Atomic<int> map_errnum;
   Atomic<int> commit_errnum;
   Atomic<int> range_errnum;  // of every range operation that would change something, of which this is the target
+  Atomic<int>
+      half_way_errnum;  // of a punch or clone, after it was done: the backing has changed, and says that it failed
   Atomic<std::uint64_t> unwritten_first{UINT64_MAX};  // bytes [first, last] that are allocated but never written
   Atomic<std::uint64_t> unwritten_last;
   Atomic<std::uint64_t> believed_size{UINT64_MAX};  // what size() says instead
@@ -120,7 +122,7 @@ class OddBacking final : public Backing {
   }
   Status punch(std::uint64_t offset, std::uint64_t length) override {
     QUIRE_TRY(range_status());
-    return inner_->punch(offset, length);
+    return half_way(inner_->punch(offset, length));
   }
   Status zero(std::uint64_t offset, std::uint64_t length, bool keep_size) override {
     QUIRE_TRY(range_status());
@@ -140,7 +142,7 @@ class OddBacking final : public Backing {
   }
   Status clone(Backing& source, std::uint64_t from, std::uint64_t offset, std::uint64_t length) override {
     QUIRE_TRY(range_status());
-    return inner_->clone(unwrapped(source), from, offset, length);
+    return half_way(inner_->clone(unwrapped(source), from, offset, length));
   }
   Result<std::uint64_t> dedupe(Backing& source, std::uint64_t from, std::uint64_t offset,
                                std::uint64_t length) override {
@@ -164,6 +166,10 @@ class OddBacking final : public Backing {
   Status range_status() const {
     const int errnum = range_errnum.load(memory_order_acquire);
     return errnum == 0 ? Status{} : fail(errnum);
+  }
+  Status half_way(Status done) const {
+    const int errnum = half_way_errnum.load(memory_order_acquire);
+    return errnum == 0 ? done : Status{fail(errnum)};
   }
   static Backing& unwrapped(Backing& backing) {
     auto* odd = dynamic_cast<OddBacking*>(&backing);
