@@ -102,10 +102,11 @@ QUIRE_API int quire_fadvise(quire_file* file, off_t offset, off_t length, int ad
 
 /* --- Range operations. Offsets and lengths are in bytes. Each takes effect at one instant (R1): whatever reads and
  * writes run beside it, in any thread, see the file (both files) wholly before or wholly after. Only a long copy, and
- * zeros that a file system cannot make and that are written instead, may be split. On -1 nothing has changed, unless
- * the message says how far it came; no byte that was not written back yet is lost either way. An offset or length that
- * passes the largest off_t is refused (EINVAL, where nothing else is said). Two files must be open in one cache, else
- * EXDEV; they may be one and the same handle, or two handles of one file. */
+ * zeros that a file system cannot make and that are written instead, may be split. On -1 nothing has changed, but
+ * where zeros are written instead, or the host itself fails half way (EIO, ENOSPC), a part may be done; no byte that
+ * was not written back yet is lost either way. With O_SYNC or O_DSYNC the change is durable on return. An offset or
+ * length that passes the largest off_t is refused (EINVAL, where nothing else is said). Two files must be open in one
+ * cache, else EXDEV; they may be one and the same handle, or two handles of one file. */
 
 /* As fallocate(2). mode, of linux/falloc.h: 0 (allocate: blocks that read as zero where there are none),
  * FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE, FALLOC_FL_UNSHARE_RANGE, the first and the last

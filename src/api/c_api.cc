@@ -13,7 +13,7 @@
 
 // Compiled twice, for processors with AVX2 (half as many moves) and others; the loader picks one. Sanitizers are not
 // yet up when it does.
-#if defined(QUIRE_TSAN) || defined(__SANITIZE_ADDRESS__)
+#if defined(QUIRE_TSAN) || defined(QUIRE_ASAN)
 #define QUIRE_CLONES
 #else
 #define QUIRE_CLONES __attribute__((target_clones("arch=x86-64-v3", "default")))

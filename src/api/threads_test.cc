@@ -7,19 +7,14 @@
 #include <vector>
 
 #include "api/api_test_util.h"
+#include "sync/atomic.h"
 
 namespace quire::api_testing {
 namespace {
 
 constexpr std::size_t kBlock = 4096;
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#if defined(QUIRE_TSAN) || defined(QUIRE_ASAN)
 constexpr int kScale = 1;
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
-constexpr int kScale = 1;
-#else
-constexpr int kScale = 4;
-#endif
 #else
 constexpr int kScale = 4;
 #endif

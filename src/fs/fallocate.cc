@@ -2,8 +2,9 @@
 // Locks: range (exclusive; to infinity where the size changes or what follows moves) > invalidate (remove, the same in
 // pages) > flush, cache.
 //
-// In each: locks; `remove` drains fills and writeback; what must be on the backing is written back under it; the
-// backing changes; only on success the cache does. On failure the cache is as it was, every dirty byte in it.
+// In each: the range lock; what must be on the backing is written back (where it is much, under `remove`, whose context
+// the flush is told); `remove` drains fills and writeback; the backing changes; only on success the cache does. On
+// failure the cache is as it was, every dirty byte in it.
 #include <linux/falloc.h>
 #include <sys/uio.h>
 

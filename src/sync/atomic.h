@@ -4,11 +4,16 @@
 
 #include <atomic>
 
+// GCC says which sanitizer it builds for by a macro, Clang by a feature.
 #if defined(__SANITIZE_THREAD__)
 #define QUIRE_TSAN 1
+#elif defined(__SANITIZE_ADDRESS__)
+#define QUIRE_ASAN 1
 #elif defined(__has_feature)
 #if __has_feature(thread_sanitizer)
 #define QUIRE_TSAN 1
+#elif __has_feature(address_sanitizer)
+#define QUIRE_ASAN 1
 #endif
 #endif
 

@@ -6,7 +6,7 @@ namespace quire {
 constinit LockClass node_store_lock_class("index nodes");
 
 void XNodeStore::keep(std::uint32_t nodes) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(QUIRE_ASAN)
   nodes = 0;
 #endif
   Kept* freed = nullptr;

@@ -314,7 +314,7 @@ TEST(XArraySize, DenseFile) {
 }
 
 TEST(XNodeStore, KeepsWhatItIsTold) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(QUIRE_ASAN)
   GTEST_SKIP() << "AddressSanitizer watches nodes instead";
 #endif
   constexpr std::int64_t kNode = XArray::kNodeBytes;
