@@ -8,8 +8,8 @@
 #include <new>
 
 #include "base/error.h"
-#include "cache/flusher.h"
 #include "cache/fill.h"
+#include "cache/flusher.h"
 #include "cache/invalidate.h"
 #include "cache/writeback.h"
 #include "device/fork_guard.h"
