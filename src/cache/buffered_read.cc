@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/defect.h"
 #include "base/error.h"
 #include "cache/read_hit.h"
 #include "sync/rcu.h"
@@ -45,8 +46,12 @@ namespace {
   Folio* folio = folio_of(mapping.pages.load(page));
   if (__builtin_expect(folio == nullptr, 0)) return nullptr;
   *sequence = folio->sequence.read_begin();
-  if (__builtin_expect(Sequence::is_odd(*sequence), 0)) return nullptr;        // being filled, written or removed
-  if (__builtin_expect(!folio_is(*folio, &mapping, page), 0)) return nullptr;  // recycled between lookup and load
+  if (__builtin_expect(Sequence::is_odd(*sequence), 0)) {  // being filled, written or removed
+    if (!has_defect(Defect::fast_read_of_odd_sequence)) return nullptr;
+  }
+  if (__builtin_expect(!folio_is(*folio, &mapping, page), 0)) {  // recycled between lookup and load
+    if (!has_defect(Defect::fast_read_without_identity)) return nullptr;
+  }
   if (__builtin_expect(!referenced(*folio), 0)) {
     if (folio->has(kReadahead)) return nullptr;  // its first reader starts the next window
     set_referenced(*folio);
@@ -60,6 +65,17 @@ namespace {
                                  ? offset & (kPageSize - 1)
                                  : offset - (folio->index.load(memory_order_relaxed) << kPageShift);
   return frame_bytes(mapping, folio) + inside;
+}
+
+// The rechecks, after validate_fence().
+[[gnu::always_inline]] inline bool unchanged(const Folio& folio, std::uint64_t sequence) {
+  return folio.sequence.unchanged(sequence) || has_defect(Defect::fast_read_without_sequence_recheck);
+}
+[[gnu::always_inline]] inline bool gate_unchanged(const Mapping& mapping, std::uint64_t gate) {
+  return mapping.gate.unchanged(gate) || has_defect(Defect::fast_read_without_gate_recheck);
+}
+[[gnu::always_inline]] inline bool size_unchanged(const Mapping& mapping, std::uint64_t size) {
+  return mapping.size.load(memory_order_relaxed) == size || has_defect(Defect::fast_read_without_size_recheck);
 }
 
 constexpr std::size_t kRcuBytes = 16 * 1024;  // copied in one read section, so that grace periods stay short
@@ -81,8 +97,8 @@ struct FoundFolio {
   }
   racy_copy_from_folio(to, page_bytes(mapping, folio, offset), n);
   validate_fence();
-  bool same = folio->sequence.unchanged(sequence) && mapping.gate.unchanged(gate);
-  if (__builtin_expect(reaches_end, 0)) same = same && mapping.size.load(memory_order_relaxed) == size;
+  bool same = unchanged(*folio, sequence) && gate_unchanged(mapping, gate);
+  if (__builtin_expect(reaches_end, 0)) same = same && size_unchanged(mapping, size);
   rcu_read_unlock();
   if (__builtin_expect(!same, 0)) return read_left(mapping, Counter::miss_changed);
   return static_cast<ssize_t>(n);
@@ -113,10 +129,10 @@ struct FoundFolio {
   validate_fence();
   for (std::size_t i = 0; i < folios; ++i) {
     // Descriptors are type-stable and sequences never repeat: comparing outside RCU is sound.
-    if (!found[i].folio->sequence.unchanged(found[i].sequence)) return read_left(mapping, Counter::miss_changed);
+    if (!unchanged(*found[i].folio, found[i].sequence)) return read_left(mapping, Counter::miss_changed);
   }
-  if (!mapping.gate.unchanged(gate)) return read_left(mapping, Counter::miss_changed);
-  if (reaches_end && mapping.size.load(memory_order_relaxed) != size) return read_left(mapping, Counter::miss_changed);
+  if (!gate_unchanged(mapping, gate)) return read_left(mapping, Counter::miss_changed);
+  if (reaches_end && !size_unchanged(mapping, size)) return read_left(mapping, Counter::miss_changed);
   return static_cast<ssize_t>(n);
 }
 
@@ -137,8 +153,8 @@ struct FoundFolio {
     racy_copy_from_folio(bounce, folio->bytes() + inside, here);
     racy_copy_from_folio(bounce + here, next->bytes(), n - here);
     validate_fence();
-    if (!folio->sequence.unchanged(sequence) || !next->sequence.unchanged(sequence_next) ||
-        !mapping.gate.unchanged(gate) || (reaches_end && mapping.size.load(memory_order_relaxed) != size)) {
+    if (!unchanged(*folio, sequence) || !unchanged(*next, sequence_next) || !gate_unchanged(mapping, gate) ||
+        (reaches_end && !size_unchanged(mapping, size))) {
       return read_left(mapping, Counter::miss_changed);
     }
   }
@@ -160,9 +176,10 @@ ssize_t read_bounced(Mapping& mapping, char* to, std::size_t n, std::uint64_t of
     folio = find_for_copy(mapping, offset >> kPageShift, &sequence);
     if (folio == nullptr) return read_left_at(mapping, offset >> kPageShift);
     racy_copy_from_folio(bounce, page_bytes(mapping, folio, offset), n);
+    if (has_defect(Defect::short_read_copies_past_count)) std::memcpy(to, bounce, n);
     validate_fence();
-    if (!folio->sequence.unchanged(sequence) || !mapping.gate.unchanged(gate) ||
-        (reaches_end && mapping.size.load(memory_order_relaxed) != size)) {
+    if (!unchanged(*folio, sequence) || !gate_unchanged(mapping, gate) ||
+        (reaches_end && !size_unchanged(mapping, size))) {
       return read_left(mapping, Counter::miss_changed);
     }
   }
@@ -181,7 +198,7 @@ ssize_t count_first_hit(const Mapping& mapping, std::size_t count) {
 ssize_t read_fast(Mapping& mapping, char* to, std::size_t count, std::uint64_t offset) {
   std::uint64_t gate;
   if (__builtin_expect(!mapping.gate.read_begin(offset, offset + count, &gate), 0)) {
-    return read_left(mapping, Counter::miss_gate);
+    if (!has_defect(Defect::fast_read_of_odd_gate)) return read_left(mapping, Counter::miss_gate);
   }
   const std::uint64_t size = mapping.size.load(memory_order_acquire);
   const bool reaches_end = offset + count > size;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "base/defect.h"
 #include "base/error.h"
 #include "cache/fill.h"
 #include "sync/rcu.h"
@@ -35,8 +36,9 @@ bool write_fast(Mapping& mapping, const char* from, std::size_t count, std::uint
       if (folio != nullptr) note_place(mapping, page, *folio);
     }
     // No reference is needed: a folio that we have locked, and that still is this page's, is not removed or recycled.
-    if (folio == nullptr || !try_lock_folio(*folio)) return false;
-    if (!folio_is(*folio, &mapping, page) || !folio->has(kUptodate) || !(may_dirty || folio->has(kUnstable))) {
+    if (folio == nullptr || (!try_lock_folio(*folio) && !has_defect(Defect::writer_without_folio_lock))) return false;
+    const bool ours = folio_is(*folio, &mapping, page) && folio->has(kUptodate);
+    if ((!ours && !has_defect(Defect::waiter_without_identity)) || !(may_dirty || folio->has(kUnstable))) {
       unlock_folio(*folio);  // recycled between lookup and lock, or its fill failed, or one folio too many
       return false;
     }
@@ -47,6 +49,9 @@ bool write_fast(Mapping& mapping, const char* from, std::size_t count, std::uint
     return false;
   }
   set_dirty(mapping, *folio);
+  if (has_defect(Defect::append_size_before_bytes)) {
+    mapping.size.store(std::max(offset + count, mapping.size.load(memory_order_relaxed)), memory_order_release);
+  }
   begin_change(*folio);
   racy_copy_to_folio(folio->bytes() + inside, from, count);
   if (offset + count > mapping.size.load(memory_order_relaxed)) {
@@ -213,9 +218,14 @@ void Write::change(UserBuffer& from) {
   };
   if (last - first < kFewFolios) {
     mapping_.cache.stats.count(Counter::writes_few);
+    if (has_defect(Defect::append_size_before_bytes)) grow();
     for_each(first, last, [&](Folio& folio) { begin_change(folio); });
-    for_each(first, last, [&](Folio& folio) { copy_into(folio, from); });
+    for_each(first, last, [&](Folio& folio) {
+      copy_into(folio, from);
+      if (has_defect(Defect::write_made_even_one_by_one)) end_change(folio);
+    });
     grow();
+    if (has_defect(Defect::write_made_even_one_by_one)) return;
     for_each(first, last, [&](Folio& folio) { end_change(folio); });
     return;
   }

@@ -76,6 +76,7 @@ struct TestCache {
     PageCacheOptions options;
     options.memory = PageCache::min_memory() +
                      (frames - PageCache::kMinFrames) * (kPageSize + sizeof(Folio) + Lookaside::kBytesPerFrame + 10);
+    options.io_thread = false;  // files in memory need none
     CHECK(cache.create(options).ok());
   }
   std::uint64_t sum(Counter counter) const { return cache.stats.sum(counter); }

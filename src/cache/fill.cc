@@ -6,6 +6,7 @@
 #include <memory>
 #include <new>
 
+#include "base/defect.h"
 #include "base/error.h"
 
 namespace quire {
@@ -20,6 +21,7 @@ int FillBatch::insert(std::uint64_t first, std::uint64_t last, FrameReservation&
       if (inserted.errnum() != EEXIST) return inserted.errnum();
       continue;  // there is one: not ours to fill
     }
+    if (has_defect(Defect::fill_uptodate_before_read)) make_uptodate(*frame);
     folios_[count_++] = frame;
     if (page == UINT64_MAX) break;
   }
@@ -93,7 +95,7 @@ void FillBatch::settle(std::size_t index, bool ok) {
     const std::uint64_t valid = backing_size_ > start ? backing_size_ - start : 0;
     racy_zero_folio(folio.bytes() + valid, folio.size_bytes() - valid);
   }
-  make_uptodate(folio);
+  if (!has_defect(Defect::fill_uptodate_before_read)) make_uptodate(folio);
 }
 
 int FillBatch::finish() {
@@ -153,7 +155,8 @@ Result<Filled> fill_range(Mapping& mapping, std::uint64_t first, std::uint64_t l
                           const CacheContext& context, std::uint64_t mark_page) {
   DCHECK(frames.count() != 0);
   RangeGuard instantiate(mapping.invalidate);
-  if (!context.covers(first, last)) instantiate.acquire(first, last, kInstantiate);
+  const bool covered = context.covers(first, last) && !has_defect(Defect::nested_fill_locks_again);
+  if (!covered && !has_defect(Defect::fill_without_instantiate)) instantiate.acquire(first, last, kInstantiate);
   FillBatch batch(mapping);
   const int inserted = batch.insert(first, last, frames, mark_page);
   if (batch.count() == 0) {
@@ -232,6 +235,7 @@ struct AheadFill {
 }  // namespace
 
 void drain_ahead(Mapping& mapping) {
+  if (has_defect(Defect::readahead_not_drained)) return;
   PageCache& cache = mapping.cache;
   for (;;) {
     const std::uint32_t ticket = cache.ahead_queue.prepare();

@@ -2,17 +2,12 @@
 // first.
 #include "cache/flusher.h"
 
-#include <pthread.h>
-#include <signal.h>
-
 #include <algorithm>
 #include <cerrno>
-#include <ctime>
-#include <system_error>
 
-#include "base/error.h"
 #include "cache/mapping.h"
 #include "cache/writeback.h"
+#include "sync/clock.h"
 
 namespace quire {
 
@@ -25,11 +20,7 @@ constexpr std::int64_t kExpire = 30 * kSecond;  // dirty for longer is written w
 constexpr std::int64_t kRetry = kSecond / 10;   // a failing file is tried again no sooner
 constexpr std::uint64_t kMinSlice = 256;        // folios written before they are flushed, at least
 
-std::int64_t now_ns() {
-  timespec ts;
-  clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
-  return ts.tv_sec * kSecond + ts.tv_nsec;
-}
+std::int64_t now_ns() { return clock_ns(CLOCK_MONOTONIC_COARSE); }
 
 // Writes and flushes in slices, so that folios become clean while the rest is still being written.
 void write_back_and_flush(Mapping& mapping, const Atomic<bool>& stop) {
@@ -48,23 +39,11 @@ void write_back_and_flush(Mapping& mapping, const Atomic<bool>& stop) {
 }  // namespace
 
 Status Flusher::start() {
-  sigset_t all, old;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &old);  // the program's signals are its own threads' business
-  int errnum = 0;
-  try {
-    thread_ = std::thread([this] { run(); });
-  } catch (const std::system_error& e) {
-    errnum = e.code().value();
-  }
-  pthread_sigmask(SIG_SETMASK, &old, nullptr);
-  if (errnum != 0) return fail_with(errnum, "cannot start the cache's flusher thread");
-  pthread_setname_np(thread_.native_handle(), "quire-flush");
-  return {};
+  return thread_.start([this] { run(); }, "quire-flush");
 }
 
 Flusher::~Flusher() {
-  if (!thread_.joinable()) return;
+  if (!thread_.running()) return;
   stop_.store(true, memory_order_release);
   queue_.wake_all();
   thread_.join();

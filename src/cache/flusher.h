@@ -4,10 +4,10 @@
 #pragma once
 
 #include <cstdint>
-#include <thread>
 
 #include "quire/result.h"
 #include "sync/mutex.h"
+#include "sync/thread.h"
 #include "sync/wait_queue.h"
 
 namespace quire {
@@ -40,7 +40,7 @@ class Flusher {
   void link_last_locked(Mapping& mapping) REQUIRES(mutex_);
 
   PageCache& cache_;
-  std::thread thread_;
+  Thread thread_;
   Mutex mutex_{flusher_lock_class};
   Mapping* head_ GUARDED_BY(mutex_) = nullptr;  // the longest not visited
   Mapping* tail_ GUARDED_BY(mutex_) = nullptr;

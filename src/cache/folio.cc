@@ -11,7 +11,7 @@ LockClass folio_lock_class{"folio", LockClass::Nesting::ascending};
 
 namespace {
 
-constexpr int kSpins = 100;
+constexpr int kSpins = spins(100);
 
 void wait_while_locked(Folio& folio) {
   for (int i = 0; i < kSpins; ++i) {

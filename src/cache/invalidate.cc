@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "base/defect.h"
 #include "sync/rcu.h"
 
 namespace quire {
@@ -35,7 +36,7 @@ void remove_matching(Mapping& mapping, std::uint64_t first_page, std::uint64_t l
       DCHECK(!folio->has(kWriteback));  // drained by the invalidate lock
       if (!clean_only || !folio->has(kUnstable)) {
         remove_folio(mapping, *folio);
-      } else {
+      } else if (!has_defect(Defect::half_way_keeps_unflushed)) {
         set_dirty(mapping, *folio);  // written but not flushed: to be written again
       }
       unlock_folio(*folio);
@@ -61,6 +62,10 @@ void truncate_cache(Mapping& mapping, std::uint64_t new_size) {
   Folio* edge = nullptr;
   if (new_size < old_size && !is_aligned(new_size, kPageSize)) {
     edge = get_locked_folio(mapping, new_size >> kPageShift);
+  }
+  if (has_defect(Defect::edge_zeroed_while_even) && edge != nullptr) {
+    const std::uint64_t inside = new_size - (edge->index.load(memory_order_relaxed) << kPageShift);
+    racy_zero_folio(edge->bytes() + inside, edge->size_bytes() - inside);
   }
   {
     ClosedGate gate(mapping.gate, std::min(old_size, new_size), UINT64_MAX);
@@ -113,6 +118,11 @@ void zero_cache(Mapping& mapping, std::uint64_t offset, std::uint64_t end, std::
   if (!is_aligned(offset, kPageSize)) edges[0].lock(mapping, offset >> kPageShift, offset, end);
   if (!is_aligned(end, kPageSize) && (edges[0].folio == nullptr || end_whole != offset >> kPageShift)) {
     edges[1].lock(mapping, end_whole, offset, end);
+  }
+  for (Edge& edge : edges) {
+    if (has_defect(Defect::edge_zeroed_while_even) && edge.holds_bytes()) {
+      racy_zero_folio(edge.folio->bytes() + edge.low, edge.high - edge.low);
+    }
   }
   {
     // Without grow_to the caller's range lock does not hold the size still: it is left alone.

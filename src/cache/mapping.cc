@@ -1,25 +1,15 @@
 // Index and stability of a mapping's folios. Locks: xarray (inside, a leaf but for the flusher's list and the LRU).
 #include "cache/mapping.h"
 
-#include <ctime>
-
+#include "base/defect.h"
 #include "cache/flusher.h"
+#include "sync/clock.h"
 #include "sync/rcu.h"
 
 namespace quire {
 
 LockClass invalidate_lock_class{"invalidate", LockClass::Nesting::ascending};
 LockClass flush_lock_class{"flush", LockClass::Nesting::ascending};
-
-namespace {
-
-std::int64_t now_ns(clockid_t clock) {
-  timespec ts;
-  clock_gettime(clock, &ts);
-  return ts.tv_sec * std::int64_t{1'000'000'000} + ts.tv_nsec;
-}
-
-}  // namespace
 
 namespace {
 
@@ -150,9 +140,9 @@ void set_dirty(Mapping& mapping, Folio& folio) {
       first = count == 0;
       mapping.cache.unstable_added();
     }
-    mapping.dirtied_ns.store(now_ns(CLOCK_REALTIME_COARSE), memory_order_relaxed);
+    mapping.dirtied_ns.store(clock_ns(CLOCK_REALTIME_COARSE), memory_order_relaxed);
     if (first) {
-      mapping.unstable_since_ns.store(now_ns(CLOCK_MONOTONIC_COARSE), memory_order_relaxed);
+      mapping.unstable_since_ns.store(clock_ns(CLOCK_MONOTONIC_COARSE), memory_order_relaxed);
       mapping.cache.flusher().add(mapping);
     }
   }
@@ -175,6 +165,10 @@ void end_writeback(Mapping& mapping, Folio& folio, bool ok) {
   {
     MutexLock lock(mapping.pages.mutex());
     const std::uint64_t page = folio.index.load(memory_order_relaxed);
+    if (has_defect(Defect::writeback_cleans_redirtied)) {
+      folio.flags.fetch_and(~kDirty, memory_order_relaxed);
+      mapping.pages.clear_mark_locked(page, kMarkDirty);
+    }
     const bool dirty_again = folio.has(kDirty);
     if (!ok) {
       folio.flags.fetch_or(kDirty, memory_order_relaxed);
@@ -209,7 +203,8 @@ void end_flush(Mapping& mapping, std::uint32_t epoch, bool ok) {
       }
       Folio& folio = *folio_of(entry);
       const std::uint64_t next = folio.index.load(memory_order_relaxed) + folio.pages();
-      if (static_cast<std::int32_t>(epoch - folio.written_epoch) >= 0) {  // epochs wrap
+      const bool before = static_cast<std::int32_t>(epoch - folio.written_epoch) >= 0;  // epochs wrap
+      if (before || has_defect(Defect::flush_cleans_later_writes)) {
         if (!ok) {  // dirty first: reclaim must at no instant see it clean
           folio.flags.fetch_or(kDirty, memory_order_relaxed);
           mapping.pages.set_mark_locked(page, kMarkDirty);

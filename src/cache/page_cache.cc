@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "base/defect.h"
 #include "base/error.h"
 #include "cache/flusher.h"
 #include "cache/mapping.h"
@@ -49,10 +50,12 @@ Status PageCache::create(const PageCacheOptions& options) {
   nodes.keep(spare_nodes());
   hard_dirty_ = frames / 2;
   background_dirty_ = frames / 8;
-  auto io = IoThread::create(
-      IoThreadOptions{.depth = options.io_depth, .use_io_uring = options.use_io_uring, .stats = &io_stats});
-  if (!io.ok()) return fail(io.errnum());
-  io_thread = io.take();
+  if (options.io_thread) {
+    auto io = IoThread::create(
+        IoThreadOptions{.depth = options.io_depth, .use_io_uring = options.use_io_uring, .stats = &io_stats});
+    if (!io.ok()) return fail(io.errnum());
+    io_thread = io.take();
+  }
   flusher_ = std::make_unique<Flusher>(*this);
   return flusher_->start();
 }
@@ -98,6 +101,9 @@ std::uint32_t PageCache::reclaim(std::uint32_t want) {
       Folio& folio = *victims[i];
       Mapping* mapping = folio.mapping.load(memory_order_relaxed);  // ours while we hold the folio lock
       std::uint32_t one = 1;
+      if (has_defect(Defect::reclaim_without_freeze) && folio.refs.load(memory_order_relaxed) == 1) {
+        folio.refs.store(one = 0, memory_order_relaxed);
+      }
       if (mapping == nullptr || (folio.flags.load(memory_order_acquire) & kUnstable) != 0 ||
           !folio.refs.compare_exchange(one, 0, memory_order_acquire, memory_order_relaxed)) {
         if (mapping != nullptr) lru.add(folio);  // in use again since isolate() looked

@@ -31,6 +31,7 @@ struct PageCacheOptions {
   std::size_t memory = 0;   // bytes, everything included
   unsigned io_depth = 128;  // of the asynchronous ring
   bool use_io_uring = true;
+  bool io_thread = true;  // false: no backing asks for it
 };
 
 class PageCache {

@@ -15,6 +15,7 @@
 // instant after the size was loaded, unless a truncate took them away, which changes the gate or the sequence.
 #pragma once
 
+#include "base/defect.h"
 #include "cache/buffered_read.h"
 #include "sync/rcu.h"
 
@@ -44,15 +45,18 @@ namespace quire {
   const std::uint64_t entry = hits.entries[(page + hits.first_place) & hits.mask].load(memory_order_relaxed);
   const Folio& folio = hits.descriptors[entry];
   const std::uint64_t sequence = folio.sequence.read_begin();
-  if (__builtin_expect(Sequence::is_odd(sequence), 0)) return kSlow;
+  if (__builtin_expect(Sequence::is_odd(sequence), 0) && !has_defect(Defect::hit_of_odd_sequence)) return kSlow;
   // Both only ever grow: their sum is the same only if both are.
   const std::uint64_t sum = sequence + gate;
   if (__builtin_expect(folio.hit_word.load(memory_order_relaxed) != hit_word_of(page), 0)) return kSlow;
-  if (__builtin_expect(folio.mapping.load(memory_order_relaxed) != &mapping, 0)) return kSlow;
+  const Mapping* const owner = folio.mapping.load(memory_order_relaxed);
+  if (__builtin_expect(owner != &mapping, 0) && !has_defect(Defect::hit_without_identity)) return kSlow;
   // Where the bytes are the entry alone says: they are fetched beside the descriptor, not after it.
   const char* from = hits.bytes + (entry << kPageShift) + (offset & (kPageSize - 1));
   const bool copied = copy_short_if_valid(to, from, count, [&] {
     validate_fence();
+    if (has_defect(Defect::hit_without_sequence_recheck)) return mapping.gate.read_again() == gate;
+    if (has_defect(Defect::hit_without_gate_recheck)) return folio.sequence.read_again() == sequence;
     return folio.sequence.read_again() + mapping.gate.read_again() == sum;
   });
   if (__builtin_expect(!copied, 0)) return kSlow;

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <span>
 
+#include "base/defect.h"
 #include "base/error.h"
 
 namespace quire {
@@ -195,7 +196,8 @@ bool write_back_some(Mapping& mapping, std::uint64_t* page, std::uint64_t last_p
     Folio* busy = nullptr;
     {
       RangeGuard instantiate(mapping.invalidate);
-      if (!context.covers(*page, batch_last)) instantiate.acquire(*page, batch_last, kInstantiate);
+      const bool covered = context.covers(*page, batch_last) || has_defect(Defect::writeback_without_instantiate);
+      if (!covered) instantiate.acquire(*page, batch_last, kInstantiate);
       Batch batch(mapping, error);
       while (*page <= batch_last && !batch.full()) {
         if (!next_candidate(mapping, page, batch_last, wait)) {
@@ -309,6 +311,7 @@ void record_error(Mapping& mapping, int errnum) {
 
 int check_error(Mapping& mapping, Atomic<std::uint64_t>& seen) {
   std::uint64_t now = mapping.error_sequence.load(memory_order_acquire);
+  if (has_defect(Defect::error_told_to_one_handle) && (now & kSeen) != 0) return 0;
   while ((now & kSeen) == 0 && now != 0) {
     if (mapping.error_sequence.compare_exchange(now, now | kSeen, memory_order_acq_rel, memory_order_acquire)) {
       now |= kSeen;

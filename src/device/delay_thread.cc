@@ -1,12 +1,9 @@
 // The thread that completes requests of memory and faulty devices later.
 #include "device/delay_thread.h"
 
-#include <signal.h>
-
-#include <ctime>
-
 #include "base/check.h"
 #include "device/fork_guard.h"
+#include "sync/clock.h"
 
 namespace quire {
 namespace {
@@ -19,12 +16,6 @@ std::int64_t due_of(const Request& request) { return static_cast<std::int64_t>(r
 
 LockClass DelayThread::lock_class_("device.delay_thread");
 
-std::int64_t monotonic_ns() noexcept {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * std::int64_t{1'000'000'000} + now.tv_nsec;
-}
-
 void DelayThread::stop() {
   if (device_in_forked_child()) return;
   {
@@ -33,23 +24,17 @@ void DelayThread::stop() {
     stopping_ = true;
   }
   changed_.wake_all();
-  pthread_join(thread_, nullptr);
+  thread_.join();
 }
 
 void DelayThread::post(Request& request, std::int64_t delay_ns, Run run, void* owner) {
-  request.private_[kDue] = static_cast<std::uint64_t>(monotonic_ns() + delay_ns);
+  request.private_[kDue] = static_cast<std::uint64_t>(clock_ns(CLOCK_MONOTONIC) + delay_ns);
   request.private_[kRun] = reinterpret_cast<std::uintptr_t>(run);
   request.private_[kOwner] = reinterpret_cast<std::uintptr_t>(owner);
   {
     MutexLock lock(mutex_);
     if (!started_) {
-      sigset_t all, old;
-      sigfillset(&all);
-      pthread_sigmask(SIG_SETMASK, &all, &old);
-      const int rc = pthread_create(&thread_, nullptr, thread_main, this);
-      pthread_sigmask(SIG_SETMASK, &old, nullptr);
-      CHECK(rc == 0);
-      pthread_setname_np(thread_, name_);
+      CHECK(thread_.start([this] { loop(); }, name_).ok());
       started_ = true;
     }
     Request** link = &first_;
@@ -60,18 +45,13 @@ void DelayThread::post(Request& request, std::int64_t delay_ns, Run run, void* o
   changed_.wake_all();
 }
 
-void* DelayThread::thread_main(void* self) {
-  static_cast<DelayThread*>(self)->loop();
-  return nullptr;
-}
-
 // The next request whose time has come. Else null, with how long to wait for the next (-1: until there is one).
 Request* DelayThread::take_due(std::int64_t* wait_ns, bool* stop) {
   MutexLock lock(mutex_);
   *stop = stopping_ && first_ == nullptr;
   *wait_ns = -1;
   if (first_ == nullptr) return nullptr;
-  const std::int64_t left_ns = due_of(*first_) - monotonic_ns();
+  const std::int64_t left_ns = due_of(*first_) - clock_ns(CLOCK_MONOTONIC);
   if (left_ns > 0 && !stopping_) {
     *wait_ns = left_ns;
     return nullptr;

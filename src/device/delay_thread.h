@@ -2,17 +2,14 @@
 // tests, asynchronous as a disk's are. Locks: its own mutex, a leaf; functions run without it.
 #pragma once
 
-#include <pthread.h>
-
 #include <cstdint>
 
 #include "device/device.h"
 #include "sync/mutex.h"
+#include "sync/thread.h"
 #include "sync/wait_queue.h"
 
 namespace quire {
-
-std::int64_t monotonic_ns() noexcept;
 
 class DelayThread {
  public:
@@ -32,7 +29,6 @@ class DelayThread {
   void post(Request& request, std::int64_t delay_ns, Run run, void* owner);
 
  private:
-  static void* thread_main(void* self);
   void loop();
   Request* take_due(std::int64_t* wait_ns, bool* stop) EXCLUDES(mutex_);
 
@@ -43,7 +39,7 @@ class DelayThread {
   Request* first_ GUARDED_BY(mutex_) = nullptr;  // by time
   bool started_ GUARDED_BY(mutex_) = false;
   bool stopping_ GUARDED_BY(mutex_) = false;
-  pthread_t thread_{};  // written under mutex_ by the first post(), read by stop()
+  Thread thread_;  // started under mutex_ by the first post(), joined by stop()
 };
 
 }  // namespace quire

@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "sync/clock.h"
 
 namespace quire {
 
@@ -308,10 +309,10 @@ std::size_t FaultyDevice::held() const {
 }
 
 bool FaultyDevice::wait_for_held(std::size_t count, std::int64_t timeout_ns) {
-  const std::int64_t deadline = monotonic_ns() + timeout_ns;
+  const std::int64_t deadline = clock_ns(CLOCK_MONOTONIC) + timeout_ns;
   for (;;) {
     const std::uint32_t ticket = held_changed_.prepare();
-    const std::int64_t left_ns = deadline - monotonic_ns();
+    const std::int64_t left_ns = deadline - clock_ns(CLOCK_MONOTONIC);
     if (held() >= count || left_ns <= 0) {
       held_changed_.cancel();
       return held() >= count;

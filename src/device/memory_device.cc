@@ -143,6 +143,7 @@ std::int64_t MemoryDevice::write(const Request& request) {
 }
 
 void MemoryDevice::run(Request& request) {
+  QUIRE_STEP_HERE(io, this);
   const bool is_read = request.op == IoOp::read;
   request.result = request.offset > kMaxFileSize ? -EINVAL : is_read ? read(request) : write(request);
   if (options_.stats == nullptr) return;
@@ -157,6 +158,9 @@ void MemoryDevice::run(Request& request) {
 
 void MemoryDevice::sleep() const {
   if (options_.latency_ns <= 0) return;
+#ifdef QUIRE_SIM
+  if (sim::scheduler != nullptr) return sim::scheduler->sleep(options_.latency_ns);
+#endif
   timespec left{options_.latency_ns / 1'000'000'000, options_.latency_ns % 1'000'000'000};
   while (nanosleep(&left, &left) != 0 && errno == EINTR) {
   }

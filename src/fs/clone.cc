@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "base/defect.h"
 #include "base/error.h"
 #include "cache/invalidate.h"
 #include "cache/writeback.h"
@@ -79,6 +80,9 @@ Status clone_locked(Inode& source, ByteRange in_source, Inode& target, ByteRange
   remove.acquire({&source, in_source.first_page(), in_source.last_page(), kRemove},
                  {&target, in_target.first_page(), grows ? kRangeEnd : in_target.last_page(), kRemove},
                  invalidate_lock_of);
+  if (has_defect(Defect::cache_dropped_before_backing)) {
+    remove_folios(mapping, in_target.first_page(), in_target.last_page());
+  }
   const Status cloned = mapping.backing->clone(*source.mapping.backing, in_source.offset, in_target.offset,
                                                in_source.end - in_source.offset);
   note_changed(mapping);  // not the source: its bytes are as they were, and durable

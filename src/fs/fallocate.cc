@@ -12,6 +12,7 @@
 #include <array>
 #include <cerrno>
 
+#include "base/defect.h"
 #include "base/error.h"
 #include "cache/invalidate.h"
 #include "cache/writeback.h"
@@ -70,7 +71,7 @@ Status change_in_place(Inode& inode, int mode, ByteRange bytes) {
   RangeGuard remove(mapping.invalidate);
   remove.acquire(std::min(bytes.offset, old_size) >> kPageShift, new_size == old_size ? bytes.last_page() : kRangeEnd,
                  kRemove);
-  const CacheContext context{&remove.request()};
+  const CacheContext context{has_defect(Defect::flush_without_context) ? nullptr : &remove.request()};
   switch (mode & ~FALLOC_FL_KEEP_SIZE) {
     case FALLOC_FL_ZERO_RANGE:
       QUIRE_TRY(settle(mapping, bytes, mapping.backing->zero(bytes.offset, length, keep_size)));
@@ -127,7 +128,8 @@ Status shift(Inode& inode, bool insert, ByteRange bytes) {
   }
   RangeGuard remove(mapping.invalidate);
   remove.acquire(bytes.first_page(), kRangeEnd, kRemove);
-  const CacheContext context{&remove.request()};
+  const CacheContext context{has_defect(Defect::flush_without_context) ? nullptr : &remove.request()};
+  if (has_defect(Defect::cache_dropped_before_backing)) remove_folios(mapping, bytes.first_page(), UINT64_MAX);
   // Flushed too: what is dropped cannot become dirty again should a later flush fail.
   QUIRE_TRY(sync_range(mapping, bytes.first_page(), UINT64_MAX, true, context));
   const Status moved =

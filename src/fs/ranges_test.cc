@@ -22,6 +22,7 @@ constexpr std::uint64_t kMost = 400 * 1024;
 struct Twin {
   Twin(TestCache& cache, RamDisk& disk) : made(std::make_unique<OddBacking>(disk.make_file())), backing(*made) {
     file = std::make_unique<TestFile>(cache.cache, std::move(made));
+    model.reserve(1);  // an iterator of an empty vector may then be moved
   }
   void write(std::uint64_t offset, std::size_t count, unsigned generation) {
     const std::vector<char> bytes = words(count, 1, generation, offset);

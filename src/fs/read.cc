@@ -6,6 +6,7 @@
 #include <array>
 #include <cerrno>
 
+#include "base/defect.h"
 #include "base/error.h"
 #include "cache/buffered_read.h"
 #include "fs/open_file.h"
@@ -46,6 +47,7 @@ Result<std::size_t> read_slow(OpenFile& file, UserBuffer& to, std::uint64_t offs
   PageCache& cache = mapping.cache;
   // No frames yet: readers that waited for the lock with frames in hand would starve the one that has it.
   FrameReservation frames(cache.pool);
+  if (has_defect(Defect::reader_keeps_frames)) cache.reserve(frames, 1);
   RangeGuard range(inode.range);
   range.acquire(offset, offset + count - 1, kShared);
   const std::uint64_t size = mapping.size.load(memory_order_acquire);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "base/defect.h"
 #include "base/error.h"
 #include "cache/buffered_write.h"
 #include "cache/flusher.h"
@@ -55,10 +56,12 @@ Result<WrittenAt> write_piece(OpenFile& file, std::span<const iovec> vectors, Us
   if (no_wait) return fail(EAGAIN);
 
   const std::uint32_t folios = append ? static_cast<std::uint32_t>(count / kPageSize + 2) : write_frames(offset, count);
+  constexpr auto kOrder = Defect::frames_reserved_under_range_lock;
+  if (has_defect(kOrder)) QUIRE_TRY(range.acquire(offset, count, append, false));
   QUIRE_TRY(cache.throttle(mapping, folios));
   FrameReservation frames(cache.pool);
   cache.reserve(frames, folios);
-  Status status = range.acquire(offset, count, append, false);
+  Status status = has_defect(kOrder) ? Status{} : range.acquire(offset, count, append, false);
   std::size_t clipped = count;
   if (status.ok() && (io_flags & kIoWithin) != 0) {
     const std::uint64_t size = mapping.size.load(memory_order_acquire);

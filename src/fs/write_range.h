@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "base/defect.h"
 #include "base/error.h"
 #include "fs/inode.h"
 
@@ -30,6 +31,10 @@ class WriteRange {
       }
       const std::uint64_t size = inode_.mapping.size.load(memory_order_acquire);
       offset_ = append ? size : offset;
+      if (has_defect(Defect::extender_keeps_old_size)) {
+        offset_ = at;
+        return {};
+      }
       if (offset_ + count <= size ? range_.request().covers(offset_, offset_ + count - 1)
                                   : range_.request().covers(std::min(offset_, size), kRangeEnd)) {
         return {};

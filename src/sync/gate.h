@@ -6,10 +6,12 @@
 // at its end it asks whether the sequence still is the same. So publishing a change of any number of folios costs one
 // store, and a reader that overlapped any part of the change retries.
 //
-// Orderings: low and high are stored before the odd value (release fence), and the reader loads them after an acquire
-// load of it: an odd value never comes with an older range. It may come with a newer one, of a later operation: then
-// the sequence has changed, and unchanged() fails (low and high are stored with release and loaded with acquire, so who
-// sees the newer range also sees that the earlier odd value has passed).
+// Orders, named at their places (the sequence's own: sequence.h):
+//   O1  low and high are stored before the odd value (release fence), and the reader loads them after an acquire load
+//       of it: an odd value never comes with an older range.
+//   O2  It may come with a newer one, or half of one, of a later operation: then unchanged() fails. low and high are
+//       stored with release, behind the earlier operation's even value (the mutex), and loaded with acquire: who sees
+//       any of the newer range loads a newer sequence from then on.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +33,7 @@ class CAPABILITY("gate") Gate {
   bool read_begin(std::uint64_t first, std::uint64_t end, std::uint64_t* begin) const noexcept {
     *begin = sequence_.read_begin();
     if (!Sequence::is_odd(*begin)) return true;
-    return end <= low_.load(memory_order_acquire) || high_.load(memory_order_acquire) <= first;
+    return end <= low_.load(memory_order_acquire) || high_.load(memory_order_acquire) <= first;  // O2
   }
   // The same with less to compute: false too while an operation over other bytes is under way.
   bool read_begin_idle(std::uint64_t* begin) const noexcept {
@@ -44,9 +46,9 @@ class CAPABILITY("gate") Gate {
 
   void close(std::uint64_t low, std::uint64_t high) ACQUIRE() {
     mutex_.lock();
-    low_.store(low, memory_order_release);
-    high_.store(high, memory_order_release);
-    std::atomic_thread_fence(memory_order_release);  // pairs with read_begin's acquire
+    low_.store(low, memory_order_release);           // O2
+    high_.store(high, memory_order_release);         // O2
+    std::atomic_thread_fence(memory_order_release);  // O1: pairs with read_begin's acquire
     sequence_.write_begin();
   }
   void open() RELEASE() {
@@ -56,7 +58,7 @@ class CAPABILITY("gate") Gate {
 
   // In the child of a fork: closed for ever, so that every read leaves the fast path and meets the error.
   void poison() noexcept {
-    low_.store(0, memory_order_relaxed);
+    low_.store(0, memory_order_relaxed);  // both relaxed: the child's only thread is the one that may read them
     high_.store(UINT64_MAX, memory_order_relaxed);
     if (!sequence_.odd()) sequence_.write_begin();
   }

@@ -2,6 +2,11 @@
 // Cheap where nothing new is seen: an acquisition that adds no edge takes no lock of the validator's own. That lock
 // (state_mutex: graph, class ids, asynchronous holders) is a plain one that no hook sees, and reports are handed out
 // after it has been released, so the validator never runs inside itself.
+//
+// Orders, named at their places:
+//   O1  Class ids, edges and the handler are read without the lock: stored with release once what they lead to (an
+//       entry of classes, an Edge, what the handler uses) is complete, and loaded with acquire.
+//   O2  Under state_mutex, where alone ids and edges are stored, the mutex orders: relaxed.
 #include "sync/lock_class.h"
 
 #ifdef QUIRE_LOCK_VALIDATOR
@@ -79,7 +84,7 @@ AsyncHolders& async_holders() {  // under state_mutex; never destroyed, threads 
 }
 
 void hand_out(const std::string& report) {
-  if (LockReportHandler handler = report_handler.load(memory_order_acquire); handler != nullptr) {
+  if (LockReportHandler handler = report_handler.load(memory_order_acquire); handler != nullptr) {  // O1
     handler(report);
     return;
   }
@@ -150,7 +155,7 @@ std::vector<int> find_path(int from, int to) {
     }
     for (int next = 0; next < class_count; ++next) {
       if (previous[static_cast<std::size_t>(next)] >= 0) continue;
-      if (edges[at][next].load(memory_order_relaxed) == nullptr) continue;
+      if (edges[at][next].load(memory_order_relaxed) == nullptr) continue;  // O2
       previous[static_cast<std::size_t>(next)] = at;
       reached.push_back(next);
     }
@@ -164,7 +169,7 @@ void report_cycle(const std::vector<int>& path, const Held& held, const Wanted& 
   text += "\n new order, " + std::string(classes[held.class_id].name) + " -> " + classes[wanted.class_id].name + ":\n" +
           describe_held(held) + describe_wanted(wanted);
   for (std::size_t i = 0; i + 1 < path.size(); ++i) {
-    const Edge& edge = *edges[path[i]][path[i + 1]].load(memory_order_acquire);
+    const Edge& edge = *edges[path[i]][path[i + 1]].load(memory_order_acquire);  // O1
     text += std::string(" known order, ") + classes[path[i]].name + " -> " + classes[path[i + 1]].name + ":\n" +
             describe_held(edge.from) + "  " + label(path[i + 1], edge.to_key) + " was then taken at:\n" +
             edge.to_taken.to_string();
@@ -178,9 +183,9 @@ bool add_edge(const Held& held, const Wanted& wanted) {
   {
     const std::scoped_lock guard(state_mutex);
     Atomic<const Edge*>& edge = edges[held.class_id][wanted.class_id];
-    if (edge.load(memory_order_relaxed) != nullptr) return true;  // another thread has just added it
+    if (edge.load(memory_order_relaxed) != nullptr) return true;  // O2; another thread has just added it
     path = find_path(wanted.class_id, held.class_id);
-    if (path.empty()) edge.store(new Edge{held, wanted.key, wanted.taken}, memory_order_release);
+    if (path.empty()) edge.store(new Edge{held, wanted.key, wanted.taken}, memory_order_release);  // O1
   }
   if (path.empty()) return true;
   report_cycle(path, held, wanted);
@@ -213,15 +218,15 @@ void report_not_held(const char* what, const void* lock) {
 class LockValidator {
  public:
   static int id_of(LockClass& lock_class) {
-    const int known = lock_class.id_.load(memory_order_acquire);
+    const int known = lock_class.id_.load(memory_order_acquire);  // O1
     if (known >= 0) return known;
     const std::scoped_lock guard(state_mutex);
-    int id = lock_class.id_.load(memory_order_relaxed);
+    int id = lock_class.id_.load(memory_order_relaxed);  // O2
     if (id < 0) {
       CHECK(class_count < kMaxClasses);
       id = class_count++;
       classes[id] = {lock_class.name_, lock_class.nesting_};
-      lock_class.id_.store(id, memory_order_release);
+      lock_class.id_.store(id, memory_order_release);  // O1
     }
     return id;
   }
@@ -235,7 +240,7 @@ void lock_will_acquire(LockClass& lock_class, const void* lock, LockKey key, con
     const Held& held = mine.locks[i];
     const char* conflict = conflict_of(held, lock, id, key, range);
     if (conflict == nullptr &&
-        (held.class_id == id || edges[held.class_id][id].load(memory_order_acquire) != nullptr)) {
+        (held.class_id == id || edges[held.class_id][id].load(memory_order_acquire) != nullptr)) {  // O1
       continue;
     }
     Wanted wanted{lock, id, key, range, {}};
@@ -314,7 +319,7 @@ void lock_assert_none_held(const char* where) {
 }
 
 LockReportHandler set_lock_report_handler(LockReportHandler handler) {
-  return report_handler.exchange(handler, memory_order_acq_rel);
+  return report_handler.exchange(handler, memory_order_acq_rel);  // O1; acquire: the old one is handed out too
 }
 
 }  // namespace quire

@@ -76,6 +76,9 @@ constinit char section_token;
 #endif
 
 void wait_for_grace_period() {
+#ifdef QUIRE_SIM
+  if (sim::scheduler != nullptr) return sim::scheduler->wait_for_readers();
+#endif
   urcu_memb_synchronize_rcu();
 #ifdef QUIRE_TSAN
   __tsan_acquire(&section_token);
@@ -89,7 +92,8 @@ void free_all(RcuHead* list) {
     list->free(list);
     list = next;
   }
-  if (freed > 0) retired.count.fetch_sub(freed, memory_order_relaxed);
+  // Release: who reads the lower count (rcu_drain) sees what the free functions did.
+  if (freed > 0) retired.count.fetch_sub(freed, memory_order_release);
 }
 
 }  // namespace
@@ -107,7 +111,22 @@ void rcu_read_unlock_slow() noexcept { urcu_memb_read_unlock(); }
 
 }  // namespace detail
 
-#ifdef QUIRE_TSAN
+#if defined(QUIRE_SIM)
+// The scheduler knows whose sections are open; its fibers share liburcu's thread.
+void rcu_read_lock() noexcept {
+  if (sim::scheduler != nullptr) return sim::scheduler->read_lock();
+  detail::rcu_read_lock_slow();
+}
+
+void rcu_read_unlock() noexcept {
+  if (sim::scheduler != nullptr) return sim::scheduler->read_unlock();
+  urcu_memb_read_unlock();
+}
+
+bool rcu_in_read_section() noexcept {
+  return sim::scheduler != nullptr ? sim::scheduler->in_read_section() : urcu_memb_read_ongoing() != 0;
+}
+#elif defined(QUIRE_TSAN)
 void rcu_read_lock() noexcept { detail::rcu_read_lock_slow(); }
 
 void rcu_read_unlock() noexcept {
@@ -129,6 +148,9 @@ void rcu_synchronize() {
 
 void rcu_retire(RcuHead* head, void (*free)(RcuHead*)) noexcept {
   head->free = free;
+  // Relaxed, and first: the push's release puts it before any subtraction, so the count never wraps. `first` is only
+  // linked, never followed. The push's release pairs with the drainer's exchange; pushes are read-modify-writes, so
+  // that one acquire sees every retirer's object.
   retired.count.fetch_add(1, memory_order_relaxed);
   RcuHead* first = retired.head.load(memory_order_relaxed);
   do {
@@ -138,7 +160,7 @@ void rcu_retire(RcuHead* head, void (*free)(RcuHead*)) noexcept {
 
 void rcu_drain(std::uint64_t limit) {
   CHECK(!rcu_in_read_section());
-  if (retired.count.load(memory_order_relaxed) <= limit) return;
+  if (retired.count.load(memory_order_acquire) <= limit) return;
   MutexLock guard(drain_mutex);
   RcuHead* list = retired.head.exchange(nullptr, memory_order_acquire);
   if (list == nullptr) return;  // another thread freed it while this one waited for the mutex

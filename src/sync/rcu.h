@@ -5,6 +5,10 @@
 // waits and may be called under any lock. liburcu is not instrumented, so ThreadSanitizer is told of the two orders it
 // guarantees: a section's end before the end of a grace period that began later, and publication by release stores.
 //
+// Sections in line have compiler barriers only: the grace period's membarrier(2) is the fence that they lack. Whoever
+// retires has unpublished before (release); the drainer's acquire and liburcu's fence carry that to every later
+// section.
+//
 // A thread is unregistered by a pthread key's destructor, which runs after the destructors of C++ thread_local objects;
 // those, and other keys' destructors, may therefore still read (and register the thread anew, for the next round). Only
 // a read in the last of POSIX's rounds of key destructors would come too late.
@@ -16,7 +20,7 @@
 #include "sync/annotations.h"
 #include "sync/atomic.h"
 
-#ifndef QUIRE_TSAN
+#if !defined(QUIRE_TSAN) && !defined(QUIRE_SIM)
 #include <urcu/config.h>
 #include <urcu/tls-compat.h>
 // liburcu declares its reader thread_local, and C++ reaches an extern thread_local through a wrapper function, in case
@@ -42,7 +46,7 @@ void rcu_read_lock_slow() noexcept;  // registers the thread if it is not
 void rcu_read_unlock_slow() noexcept;
 }  // namespace detail
 
-#ifdef QUIRE_TSAN
+#if defined(QUIRE_TSAN) || defined(QUIRE_SIM)
 void rcu_read_lock() noexcept;  // nests; never waits
 void rcu_read_unlock() noexcept;
 bool rcu_in_read_section() noexcept;  // for assertions

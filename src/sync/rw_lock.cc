@@ -1,4 +1,4 @@
-// Hand-over between readers and writers in order of arrival.
+// Hand-over between readers and writers in order of arrival. O1 to O4: rw_lock.h.
 #include "sync/rw_lock.h"
 
 #include "base/check.h"
@@ -18,6 +18,7 @@ struct RwLock::Waiter {
 
 RwLock::RwLock(LockClass& lock_class, LockKey key) : mutex_(rw_queue_class), class_(lock_class), key_(key) {}
 
+// Relaxed: whoever destroys comes after every user, else the destruction itself would be a race.
 RwLock::~RwLock() { CHECK(state_.load(memory_order_relaxed) == 0); }
 
 void RwLock::lock_slow(bool exclusive) {
@@ -25,17 +26,17 @@ void RwLock::lock_slow(bool exclusive) {
   waiter.exclusive = exclusive;
   {
     MutexLock guard(mutex_);
-    std::uint32_t state = state_.load(memory_order_relaxed);
+    std::uint32_t state = state_.load(memory_order_relaxed);  // O3, O4
     for (;;) {
       const std::uint32_t obstacle = exclusive ? ~0u : (kWriter | kQueued);
       if ((state & obstacle) == 0) {  // it became free after the fast path had failed
         const std::uint32_t taken = exclusive ? kWriter : state + 1;
-        if (state_.compare_exchange(state, taken, memory_order_acquire, memory_order_relaxed)) return;
+        if (state_.compare_exchange(state, taken, memory_order_acquire, memory_order_relaxed)) return;  // O1, O4
         continue;
       }
       // Set while there still is a holder (or one that already is on its way into hand_over): it will find us.
       if (state & kQueued) break;
-      if (state_.compare_exchange(state, state | kQueued, memory_order_relaxed, memory_order_relaxed)) break;
+      if (state_.compare_exchange(state, state | kQueued, memory_order_relaxed, memory_order_relaxed)) break;  // O3, O4
     }
     (last_ ? last_->next : first_) = &waiter;
     last_ = &waiter;
@@ -64,8 +65,7 @@ void RwLock::hand_over() {
     } else {
       state |= kQueued;
     }
-    // Release: newcomers of the fast path see what the leaving holders did.
-    state_.store(state, memory_order_release);
+    state_.store(state, memory_order_release);  // O2
   }
   while (granted != nullptr) {
     Waiter* next = granted->next;  // granted may be gone once it has been told

@@ -3,12 +3,22 @@
 //
 // State word: writer bit, count of readers, and `queued`, set exactly while the queue is not empty.
 //   free/readers -> lock, lock_shared -> held                    one compare-exchange, while not queued
-//   held -> lock_slow, lock_shared_slow -> held | queued         under mutex_, appends a waiter
-//   last holder leaves while queued -> hand_over                 under mutex_: passes the lock to the first waiter
-//   (and,
-//                                                                for a reader, to the readers right behind it)
+//   held -> lock_slow -> held | queued                           under mutex_, appends a waiter
+//   last holder leaves while queued -> hand_over                 under mutex_: passes the lock to the first waiter (and
+//                                                                to the readers right behind it, if that is a reader)
 // Only the last holder hands over and it touches nothing of the lock once it has granted, so that whoever gets the lock
 // may destroy it after unlocking.
+//
+// Orders, named at their places:
+//   O1  Leaving releases state_, taking it acquires. Between hand-overs every change is a read-modify-write, which
+//       carries earlier releases on: a writer sees every reader that has left, not only the last.
+//   O2  hand_over's plain store ends those releases, so the last holder must have acquired them itself: a writer did
+//       when it took the lock, a reader does as it leaves. The store's release passes them on to newcomers, Grant to
+//       whoever waited.
+//   O3  kQueued changes under mutex_ alone, like the queue, so there a relaxed load of it is exact. Who sees it set
+//       outside and then locks mutex_ comes after the thread that set it (locked before that thread, it would have read
+//       the bit before it was written): hand_over finds the queue filled.
+//   O4  The rest of a relaxed load, or of a compare-exchange that fails, is a guess: the next one confirms or corrects.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +50,7 @@ class CAPABILITY("rw_lock") RwLock {
   void unlock() RELEASE() {
     lock_released(this);
     std::uint32_t expected = kWriter;
-    if (!state_.compare_exchange(expected, 0, memory_order_release, memory_order_acquire)) hand_over();
+    if (!state_.compare_exchange(expected, 0, memory_order_release, memory_order_acquire)) hand_over();  // O1, O3
   }
 
   // Not recursive: a second lock_shared may wait behind a writer that waits for the first.
@@ -56,8 +66,7 @@ class CAPABILITY("rw_lock") RwLock {
   }
   void unlock_shared() RELEASE_SHARED() {
     lock_released(this);
-    // Acquire as well: the last reader passes what all readers did on to the writer that it grants.
-    if (state_.fetch_sub(1, memory_order_acq_rel) == (kQueued | 1)) hand_over();
+    if (state_.fetch_sub(1, memory_order_acq_rel) == (kQueued | 1)) hand_over();  // O1, O2, O3
   }
 
  private:
@@ -66,12 +75,12 @@ class CAPABILITY("rw_lock") RwLock {
 
   bool take() {
     std::uint32_t expected = 0;
-    return state_.compare_exchange(expected, kWriter, memory_order_acquire, memory_order_relaxed);
+    return state_.compare_exchange(expected, kWriter, memory_order_acquire, memory_order_relaxed);  // O1
   }
   bool take_shared() {
-    std::uint32_t state = state_.load(memory_order_relaxed);
+    std::uint32_t state = state_.load(memory_order_relaxed);  // O4
     while ((state & (kWriter | kQueued)) == 0) {
-      if (state_.compare_exchange(state, state + 1, memory_order_acquire, memory_order_relaxed)) return true;
+      if (state_.compare_exchange(state, state + 1, memory_order_acquire, memory_order_relaxed)) return true;  // O1, O4
     }
     return false;
   }

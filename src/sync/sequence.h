@@ -5,12 +5,18 @@
 // folio's by the folio lock, a gate's by its mutex).
 //
 // Orderings, and why they suffice:
-//   write_begin  store odd (relaxed), then a release fence: whoever sees one of the bytes stored after it (through the
-//                acquire fence of validate) also sees the odd value.
-//   write_end    store even with release: whoever loads it with acquire sees the bytes, the index, mapping and flags.
-//   read_begin   load with acquire, pairs with write_end.
-//   validate     acquire fence, then a relaxed load: if a copied byte came from a later writer, the load sees that
-//                writer's odd value or a newer one. Sequences are 64 bits and never repeat in a frame's life.
+//   S1 write_begin  store odd (relaxed), then a release fence: whoever sees one of the bytes stored after it (through
+//                   the acquire fence of validate) also sees the odd value. The load inside is relaxed: writers exclude
+//                   each other, so it reads the last value.
+//   S2 write_end    store even with release: whoever loads it with acquire sees the bytes, index, mapping and flags.
+//   S3 read_begin   load with acquire, pairs with write_end.
+//   S4 validate     acquire fence, then a relaxed load: if a copied byte came from a later writer, the load sees that
+//                   writer's odd value or a newer one. Sequences are 64 bits and never repeat in a frame's life.
+//   S5 read_again, unchanged: relaxed, after one fence for all. A variable is never read older than at read_begin, so a
+//                   sum of two sequences is the same only if both are.
+//   S6 the copy into a folio begins with a release fence, because another thread than the one that made the folio odd
+//                   may store the bytes (a device's, handed the request with release and acquire): S1 needs a fence in
+//                   the thread that stores. Bytes that the kernel stores come after a system call.
 // The copy itself: under ThreadSanitizer relaxed atomic words; otherwise memcpy behind a barrier that the optimiser
 // cannot see through. The latter relies on what GCC and Clang guarantee (an opaque call that may read and write any
 // memory is neither split, duplicated nor moved across a fence); the machine may return any mix of old and new bytes,
@@ -19,6 +25,7 @@
 
 #include <emmintrin.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -31,7 +38,7 @@ class Sequence {
  public:
   static constexpr bool is_odd(std::uint64_t value) { return (value & 1) != 0; }
 
-  std::uint64_t read_begin() const noexcept { return value_.load(memory_order_acquire); }
+  std::uint64_t read_begin() const noexcept { return value_.load(memory_order_acquire); }  // S3
   bool validate(std::uint64_t begin) const noexcept {
     std::atomic_thread_fence(memory_order_acquire);
     return value_.load(memory_order_relaxed) == begin;
@@ -46,8 +53,10 @@ class Sequence {
     std::atomic_thread_fence(memory_order_release);
   }
   void write_end() noexcept { value_.store(value_.load(memory_order_relaxed) + 1, memory_order_release); }
-  // Odd already, made so by another thread: whoever sees a byte stored after this also sees the odd value.
+  // Odd already, made so by another thread, which comes before us by the pool's mutex: this passes that on to whoever
+  // sees our stores of index, mapping and flags.
   void begin_life() noexcept { std::atomic_thread_fence(memory_order_release); }
+  // Relaxed: exact for who may write (lock held, or frame owned); a hint to everybody else.
   bool odd() const noexcept { return is_odd(value_.load(memory_order_relaxed)); }
 
  private:
@@ -64,6 +73,20 @@ void atomic_store_bytes(void* to, const void* from, std::size_t size) noexcept; 
 void atomic_zero_bytes(void* to, std::size_t size) noexcept;
 #endif
 }  // namespace detail
+
+#ifdef QUIRE_SIM
+namespace detail {
+// As many steps as the copy has pieces, two at least: others run between them.
+template <typename Copy>
+void copy_by_steps(const void* watched, std::size_t size, const sim::Where& where, Copy copy) {
+  const std::size_t piece = std::max<std::size_t>(1, std::min<std::size_t>(1024, (size + 1) / 2));
+  for (std::size_t done = 0; done < size; done += piece) {
+    QUIRE_STEP(copy, watched);
+    copy(done, std::min(piece, size - done));
+  }
+}
+}  // namespace detail
+#endif
 
 #ifndef QUIRE_TSAN
 namespace detail {
@@ -113,8 +136,16 @@ template <typename Word, int kWords, typename Valid>
 // are; otherwise `to` is as it was. valid() begins with validate_fence().
 template <typename Valid>
 [[gnu::always_inline]] inline bool copy_short_if_valid(void* to, const void* folio_bytes, std::size_t size,
-                                                       Valid valid) {
-#ifdef QUIRE_TSAN
+                                                       Valid valid QUIRE_WHERE) {
+#if defined(QUIRE_SIM)
+  char bounce[kRegisterBytes];
+  detail::copy_by_steps(folio_bytes, size, where, [&](std::size_t at, std::size_t n) {
+    std::memcpy(bounce + at, static_cast<const char*>(folio_bytes) + at, n);
+  });
+  if (!valid()) return false;
+  std::memcpy(to, bounce, size);
+  return true;
+#elif defined(QUIRE_TSAN)
   char bounce[kRegisterBytes];
   detail::atomic_load_bytes(bounce, folio_bytes, size);
   if (!valid()) return false;
@@ -136,8 +167,12 @@ template <typename Valid>
 }
 
 // Copies size bytes out of a folio that may be changing; `to` is private to the caller.
-inline void racy_copy_from_folio(void* to, const void* folio_bytes, std::size_t size) noexcept {
-#ifdef QUIRE_TSAN
+inline void racy_copy_from_folio(void* to, const void* folio_bytes, std::size_t size QUIRE_WHERE) noexcept {
+#if defined(QUIRE_SIM)
+  detail::copy_by_steps(folio_bytes, size, where, [&](std::size_t at, std::size_t n) {
+    std::memcpy(static_cast<char*>(to) + at, static_cast<const char*>(folio_bytes) + at, n);
+  });
+#elif defined(QUIRE_TSAN)
   detail::atomic_load_bytes(to, folio_bytes, size);
 #else
   asm volatile("" : "+r"(folio_bytes), "+r"(size) : : "memory");  // nothing is known of source or length any more
@@ -147,8 +182,13 @@ inline void racy_copy_from_folio(void* to, const void* folio_bytes, std::size_t 
 }
 
 // Its twin: copies into a folio that fast readers may be reading; the caller made its sequence odd.
-inline void racy_copy_to_folio(void* folio_bytes, const void* from, std::size_t size) noexcept {
-#ifdef QUIRE_TSAN
+inline void racy_copy_to_folio(void* folio_bytes, const void* from, std::size_t size QUIRE_WHERE) noexcept {
+  std::atomic_thread_fence(memory_order_release);  // S6
+#if defined(QUIRE_SIM)
+  detail::copy_by_steps(folio_bytes, size, where, [&](std::size_t at, std::size_t n) {
+    std::memcpy(static_cast<char*>(folio_bytes) + at, static_cast<const char*>(from) + at, n);
+  });
+#elif defined(QUIRE_TSAN)
   detail::atomic_store_bytes(folio_bytes, from, size);
 #else
   asm volatile("" : "+r"(folio_bytes), "+r"(size) : : "memory");
@@ -157,8 +197,13 @@ inline void racy_copy_to_folio(void* folio_bytes, const void* from, std::size_t 
 #endif
 }
 
-inline void racy_zero_folio(void* folio_bytes, std::size_t size) noexcept {
-#ifdef QUIRE_TSAN
+inline void racy_zero_folio(void* folio_bytes, std::size_t size QUIRE_WHERE) noexcept {
+  std::atomic_thread_fence(memory_order_release);  // S6
+#if defined(QUIRE_SIM)
+  detail::copy_by_steps(folio_bytes, size, where, [&](std::size_t at, std::size_t n) {
+    std::memset(static_cast<char*>(folio_bytes) + at, 0, n);
+  });
+#elif defined(QUIRE_TSAN)
   detail::atomic_zero_bytes(folio_bytes, size);
 #else
   asm volatile("" : "+r"(folio_bytes), "+r"(size) : : "memory");

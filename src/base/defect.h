@@ -1,0 +1,61 @@
+// Deliberate mistakes, for tests only: in the sim build one of them can be switched on, and the scheduler has to find
+// it (tests/races). In every other build has_defect() is false for the compiler, and nothing is left of it.
+#pragma once
+
+#define QUIRE_DEFECTS(X)                \
+  X(none)                               \
+  X(hit_without_gate_recheck)           \
+  X(hit_without_sequence_recheck)       \
+  X(hit_without_identity)               \
+  X(hit_of_odd_sequence)                \
+  X(fast_read_without_identity)         \
+  X(fast_read_of_odd_sequence)          \
+  X(fast_read_without_sequence_recheck) \
+  X(fast_read_of_odd_gate)              \
+  X(fast_read_without_gate_recheck)     \
+  X(fast_read_without_size_recheck)     \
+  X(short_read_copies_past_count)       \
+  X(size_shrinks_before_edge_is_zeroed) \
+  X(edge_zeroed_while_even)             \
+  X(append_size_before_bytes)           \
+  X(write_made_even_one_by_one)         \
+  X(extender_keeps_old_size)            \
+  X(writer_without_folio_lock)          \
+  X(reclaim_without_freeze)             \
+  X(frames_reserved_under_range_lock)   \
+  X(reader_keeps_frames)                \
+  X(waiter_without_identity)            \
+  X(fill_without_instantiate)           \
+  X(fill_uptodate_before_read)          \
+  X(cache_dropped_before_backing)       \
+  X(half_way_keeps_unflushed)           \
+  X(writeback_without_instantiate)      \
+  X(writeback_cleans_redirtied)         \
+  X(nested_fill_locks_again)            \
+  X(flush_without_context)              \
+  X(two_files_in_call_order)            \
+  X(error_told_to_one_handle)           \
+  X(flush_cleans_later_writes)          \
+  X(readahead_not_drained)              \
+  X(frame_freed_without_grace_period)
+
+namespace quire {
+
+enum class Defect {
+#define QUIRE_DEFECT_NAME(name) name,
+  QUIRE_DEFECTS(QUIRE_DEFECT_NAME)
+#undef QUIRE_DEFECT_NAME
+};
+
+#define QUIRE_DEFECT_ONE(name) +1
+inline constexpr int kDefects = 0 QUIRE_DEFECTS(QUIRE_DEFECT_ONE);
+#undef QUIRE_DEFECT_ONE
+
+#ifdef QUIRE_SIM
+inline constinit Defect active_defect = Defect::none;
+inline bool has_defect(Defect defect) { return active_defect == defect; }
+#else
+constexpr bool has_defect(Defect) { return false; }
+#endif
+
+}  // namespace quire

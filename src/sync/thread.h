@@ -1,0 +1,32 @@
+// A thread of quire's own: every signal blocked, since the program's signals are its own threads' business. In the sim
+// build a fiber, if a scheduler is in charge.
+#pragma once
+
+#include <functional>
+#include <thread>
+
+#include "quire/result.h"
+#include "sync/sim.h"
+
+namespace quire {
+
+class Thread {
+ public:
+  Thread() = default;
+  ~Thread() { join(); }
+  Thread(const Thread&) = delete;
+  Thread& operator=(const Thread&) = delete;
+
+  // name: at most 15 characters. EAGAIN or ENOMEM where there is no thread to be had.
+  Status start(std::function<void()> body, const char* name);
+  bool running() const;  // started, and not joined
+  void join();           // waits for its end; nothing if it is not running
+
+ private:
+  std::thread thread_;
+#ifdef QUIRE_SIM
+  void* fiber_ = nullptr;
+#endif
+};
+
+}  // namespace quire
