@@ -8,15 +8,13 @@
   X(hit_without_sequence_recheck)       \
   X(hit_without_identity)               \
   X(hit_of_odd_sequence)                \
-  X(fast_read_without_identity)         \
   X(fast_read_of_odd_sequence)          \
   X(fast_read_without_sequence_recheck) \
   X(fast_read_of_odd_gate)              \
   X(fast_read_without_gate_recheck)     \
   X(fast_read_without_size_recheck)     \
   X(short_read_copies_past_count)       \
-  X(size_shrinks_before_edge_is_zeroed) \
-  X(edge_zeroed_while_even)             \
+  X(edge_zeroed_before_gate)            \
   X(append_size_before_bytes)           \
   X(write_made_even_one_by_one)         \
   X(extender_keeps_old_size)            \
@@ -35,6 +33,7 @@
   X(flush_without_context)              \
   X(two_files_in_call_order)            \
   X(error_told_to_one_handle)           \
+  X(failed_flush_keeps_later_writes)    \
   X(flush_cleans_later_writes)          \
   X(readahead_not_drained)              \
   X(frame_freed_without_grace_period)

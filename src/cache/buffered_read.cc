@@ -49,9 +49,8 @@ namespace {
   if (__builtin_expect(Sequence::is_odd(*sequence), 0)) {  // being filled, written or removed
     if (!has_defect(Defect::fast_read_of_odd_sequence)) return nullptr;
   }
-  if (__builtin_expect(!folio_is(*folio, &mapping, page), 0)) {  // recycled between lookup and load
-    if (!has_defect(Defect::fast_read_without_identity)) return nullptr;
-  }
+  // A second line: a removed folio stays odd until a grace period has passed, so inside RCU it is nobody else's yet.
+  if (__builtin_expect(!folio_is(*folio, &mapping, page), 0)) return nullptr;
   if (__builtin_expect(!referenced(*folio), 0)) {
     if (folio->has(kReadahead)) return nullptr;  // its first reader starts the next window
     set_referenced(*folio);

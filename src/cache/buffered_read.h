@@ -4,7 +4,7 @@
 //   gate odd over the range            a range operation is half way
 //   size loaded, range clipped         (appends raise it inside the odd section of the folio they change)
 //   folio's sequence odd               being filled, written or removed
-//   identity after the sequence        recycled between the lookup and the load of the sequence
+//   identity after the sequence        a second line: RCU keeps frames from being recycled between lookup and load
 //   readahead mark                     its first reader starts the next window (slow path)
 //   copy
 //   sequences, gate unchanged          a writer or range operation came in between

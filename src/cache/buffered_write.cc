@@ -219,8 +219,11 @@ void Write::change(UserBuffer& from) {
   if (last - first < kFewFolios) {
     mapping_.cache.stats.count(Counter::writes_few);
     if (has_defect(Defect::append_size_before_bytes)) grow();
-    for_each(first, last, [&](Folio& folio) { begin_change(folio); });
     for_each(first, last, [&](Folio& folio) {
+      if (!has_defect(Defect::write_made_even_one_by_one)) begin_change(folio);
+    });
+    for_each(first, last, [&](Folio& folio) {
+      if (has_defect(Defect::write_made_even_one_by_one)) begin_change(folio);
       copy_into(folio, from);
       if (has_defect(Defect::write_made_even_one_by_one)) end_change(folio);
     });

@@ -197,7 +197,8 @@ void FolioPool::retire(Folio& folio) {
 std::uint32_t FolioPool::collect_retired() {
   std::uint32_t head = retired_head_.exchange(kNone, memory_order_acquire);
   if (head == kNone) return 0;
-  if (!has_defect(Defect::frame_freed_without_grace_period)) rcu_synchronize();  // fast readers that found one of them have left
+  // Until fast readers that found one of them have left.
+  if (!has_defect(Defect::frame_freed_without_grace_period)) rcu_synchronize();
   std::uint32_t freed = 0;
   MutexLock lock(mutex_);
   while (head != kNone) {

@@ -63,7 +63,7 @@ void truncate_cache(Mapping& mapping, std::uint64_t new_size) {
   if (new_size < old_size && !is_aligned(new_size, kPageSize)) {
     edge = get_locked_folio(mapping, new_size >> kPageShift);
   }
-  if (has_defect(Defect::edge_zeroed_while_even) && edge != nullptr) {
+  if (has_defect(Defect::edge_zeroed_before_gate) && edge != nullptr) {
     const std::uint64_t inside = new_size - (edge->index.load(memory_order_relaxed) << kPageShift);
     racy_zero_folio(edge->bytes() + inside, edge->size_bytes() - inside);
   }
@@ -120,7 +120,7 @@ void zero_cache(Mapping& mapping, std::uint64_t offset, std::uint64_t end, std::
     edges[1].lock(mapping, end_whole, offset, end);
   }
   for (Edge& edge : edges) {
-    if (has_defect(Defect::edge_zeroed_while_even) && edge.holds_bytes()) {
+    if (has_defect(Defect::edge_zeroed_before_gate) && edge.holds_bytes()) {
       racy_zero_folio(edge.folio->bytes() + edge.low, edge.high - edge.low);
     }
   }

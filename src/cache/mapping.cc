@@ -189,8 +189,30 @@ std::uint32_t begin_flush_epoch(Mapping& mapping) {
   return mapping.flush_epoch++;
 }
 
+namespace {
+
+// A failed flush may have lost whatever had reached the device by then, of which the host says nothing a second time.
+// What is being written may have: it is to be written again once it ends.
+void redirty_writeback(Mapping& mapping) {
+  MutexLock lock(mapping.pages.mutex());
+  std::uint64_t page = 0;
+  for (;;) {
+    const XEntry entry = mapping.pages.find_marked(&page, UINT64_MAX, kMarkWriteback);
+    if (entry.empty()) return;
+    Folio& folio = *folio_of(entry);
+    folio.flags.fetch_or(kDirty, memory_order_relaxed);
+    mapping.pages.set_mark_locked(page, kMarkDirty);
+    page = folio.index.load(memory_order_relaxed) + folio.pages();
+    if (page == 0) return;
+  }
+}
+
+}  // namespace
+
 void end_flush(Mapping& mapping, std::uint32_t epoch, bool ok) {
   constexpr int kBatch = 64;  // folios a turn of the xarray lock
+  const bool keeps_later = ok || has_defect(Defect::failed_flush_keeps_later_writes);
+  if (!keeps_later) redirty_writeback(mapping);
   std::uint64_t page = 0;
   bool more = true;
   while (more) {
@@ -203,8 +225,9 @@ void end_flush(Mapping& mapping, std::uint32_t epoch, bool ok) {
       }
       Folio& folio = *folio_of(entry);
       const std::uint64_t next = folio.index.load(memory_order_relaxed) + folio.pages();
+      // Of a failed flush, also what ended being written while it ran: it may have reached the device before.
       const bool before = static_cast<std::int32_t>(epoch - folio.written_epoch) >= 0;  // epochs wrap
-      if (before || has_defect(Defect::flush_cleans_later_writes)) {
+      if (before || !keeps_later || has_defect(Defect::flush_cleans_later_writes)) {
         if (!ok) {  // dirty first: reclaim must at no instant see it clean
           folio.flags.fetch_or(kDirty, memory_order_relaxed);
           mapping.pages.set_mark_locked(page, kMarkDirty);

@@ -5,6 +5,8 @@
 #include <bit>
 #include <cstring>
 
+#include "sync/thread_slot.h"
+
 namespace quire::scheduling {
 namespace {
 
@@ -31,6 +33,7 @@ void FiberScheduler::run(Strategy& strategy, const std::function<void()>& scenar
   now_ns_ = kStartNs;
   steps_ = choice_ = interesting_choices_ = waits_ = 0;
   idle_jumps_ = 0;
+  static_cast<void>(thread_slot());  // its first call takes steps that no later schedule would take
   SimThread& main = make_thread(scenario, "the scenario", false);
   sim::scheduler = this;
   current_ = &main;
@@ -95,15 +98,15 @@ std::uint32_t FiberScheduler::runnable() const {
 // Nobody can run: the first sleeper's time comes.
 void FiberScheduler::let_time_pass() {
   SimThread* first = nullptr;
-  bool explored_sleeps = false;
+  bool scenario_sleeps = false;
   for (auto& thread : threads_) {
     const bool timed = (thread->state == State::on_word || thread->state == State::asleep) && thread->deadline >= 0;
     if (!timed) continue;
-    explored_sleeps |= thread->explored;
+    scenario_sleeps |= thread->explored || thread->number == 0;
     if (first == nullptr || thread->deadline < first->deadline) first = thread.get();
   }
   if (first == nullptr) fail("deadlock: every thread waits");
-  idle_jumps_ = explored_sleeps || !exploring_ ? 0 : idle_jumps_ + 1;
+  idle_jumps_ = scenario_sleeps ? 0 : idle_jumps_ + 1;  // in setup and checks, too: they wait for nothing but wake-ups
   if (idle_jumps_ > kMaxIdleJumps) fail("deadlock or lost wake-up: only quire's own threads still run, by the clock");
   now_ns_ = std::max(now_ns_, first->deadline);
   first->timed_out = true;
@@ -174,6 +177,10 @@ void FiberScheduler::step(sim::Op op, const void* address, const sim::Where& whe
 }
 
 void FiberScheduler::note_access(sim::Op op, const void* address, std::uint64_t line) {
+  // Copies of overlapping bytes meet wherever they begin: of a folio, they count as one place.
+  constexpr std::uintptr_t kFolio = 4096;
+  if (op == sim::Op::copy)
+    address = reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(address) & ~(kFolio - 1));
   Touched& touched = touched_[address];
   const std::uint32_t bit = 1u << current_->number;
   (changes(op) ? touched.writers : touched.readers) |= bit;
