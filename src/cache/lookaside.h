@@ -32,7 +32,7 @@ class Lookaside {
     Atomic<std::uint32_t>& entry = entries_[place & mask_];
     if (entry.load(memory_order_relaxed) == frame + 1) return;
     if (entry.load(memory_order_relaxed) == 0) count_page(place & mask_);
-    entry.store(frame + 1, memory_order_relaxed);
+    entry.store(frame + 1, memory_order_release);  // who is led to a descriptor (acquire) finds it constructed
   }
   // Neighbouring pages of a file have neighbouring entries; files begin anywhere.
   static std::uint64_t first_place(std::uint64_t file_id) { return (file_id * 0x9e3779b97f4a7c15u) >> 20; }

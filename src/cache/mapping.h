@@ -101,7 +101,7 @@ inline const char* frame_bytes(const Mapping& mapping, const Folio* folio) {
 // The folio that the lookaside guesses for `page`: it may be any, or one that is free.
 inline const Folio& guess_folio(const Mapping& mapping, std::uint64_t page) {
   const Mapping::Hits& hits = mapping.hits;
-  return hits.descriptors[hits.entries[(page + hits.first_place) & hits.mask].load(memory_order_relaxed)];
+  return hits.descriptors[hits.entries[(page + hits.first_place) & hits.mask].load(memory_order_acquire)];
 }
 
 #ifdef QUIRE_SIM

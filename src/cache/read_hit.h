@@ -42,7 +42,7 @@ namespace quire {
   if (__builtin_expect((last ^ offset) >= kPageSize, 0)) return kSlow;
 
   const std::uint64_t page = offset >> kPageShift;
-  const std::uint64_t entry = hits.entries[(page + hits.first_place) & hits.mask].load(memory_order_relaxed);
+  const std::uint64_t entry = hits.entries[(page + hits.first_place) & hits.mask].load(memory_order_acquire);
   const Folio& folio = hits.descriptors[entry];
   const std::uint64_t sequence = folio.sequence.read_begin();
   if (__builtin_expect(Sequence::is_odd(sequence), 0) && !has_defect(Defect::hit_of_odd_sequence)) return kSlow;
