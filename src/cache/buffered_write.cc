@@ -216,29 +216,30 @@ void Write::change(UserBuffer& from) {
     if (end_ > size_)
       mapping_.size.store(end_, memory_order_release);  // the range lock reaches to infinity: still size_
   };
+  const auto change_each = [&] {  // readers see the old and the new of two folios together, unless the gate is closed
+    for_each(first, last, [&](Folio& folio) {
+      begin_change(folio);
+      copy_into(folio, from);
+      end_change(folio);
+    });
+  };
   if (last - first < kFewFolios) {
     mapping_.cache.stats.count(Counter::writes_few);
     if (has_defect(Defect::append_size_before_bytes)) grow();
-    for_each(first, last, [&](Folio& folio) {
-      if (!has_defect(Defect::write_made_even_one_by_one)) begin_change(folio);
-    });
-    for_each(first, last, [&](Folio& folio) {
-      if (has_defect(Defect::write_made_even_one_by_one)) begin_change(folio);
-      copy_into(folio, from);
-      if (has_defect(Defect::write_made_even_one_by_one)) end_change(folio);
-    });
+    if (has_defect(Defect::write_made_even_one_by_one)) {
+      change_each();
+      grow();
+      return;
+    }
+    for_each(first, last, [&](Folio& folio) { begin_change(folio); });
+    for_each(first, last, [&](Folio& folio) { copy_into(folio, from); });
     grow();
-    if (has_defect(Defect::write_made_even_one_by_one)) return;
     for_each(first, last, [&](Folio& folio) { end_change(folio); });
     return;
   }
   mapping_.cache.stats.count(Counter::writes_gate);
   ClosedGate gate(mapping_.gate, std::min(offset_, size_), end_);
-  for_each(first, last, [&](Folio& folio) {
-    begin_change(folio);
-    copy_into(folio, from);
-    end_change(folio);
-  });
+  change_each();
   grow();
 }
 

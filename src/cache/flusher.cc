@@ -25,15 +25,16 @@ std::int64_t now_ns() { return clock_ns(CLOCK_MONOTONIC_COARSE); }
 // Writes and flushes in slices, so that folios become clean while the rest is still being written.
 void write_back_and_flush(Mapping& mapping, const Atomic<bool>& stop) {
   const std::uint64_t slice = std::max<std::uint64_t>(mapping.cache.frames() / 8, kMinSlice);
+  const std::uint64_t last_page = last_page_now(mapping);
   std::uint64_t page = 0;
   int error = 0;
   bool done = false;
   while (!done && !stop.load(memory_order_acquire)) {
-    done = write_back_some(mapping, &page, UINT64_MAX, slice, false, CacheContext{}, &error);
+    done = write_back_some(mapping, &page, last_page, slice, false, CacheContext{}, &error);
     const Status flushed = flush(mapping, true);
     if (!flushed.ok() && error == 0) error = flushed.errnum();
   }
-  mapping.failing.store(error, memory_order_release);
+  set_failing(mapping, error);
 }
 
 }  // namespace

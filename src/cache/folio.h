@@ -28,8 +28,8 @@ inline constexpr std::uint64_t kNoPage = UINT64_MAX >> 1;
 extern LockClass folio_lock_class;
 
 // Flags. Who may change them: kLocked, kWaiters: lock functions; kUptodate, kReadahead set: under the folio lock;
-// kDirty, kWriteback, kUnflushed: under the mapping's xarray lock together with the marks, kDirty set only under the
-// folio lock as well.
+// kDirty, kWriteback, kUnflushed: under the mapping's xarray lock together with the marks; a clean folio becomes dirty
+// only under the folio lock as well (what a failed write or flush makes dirty again was unstable all along).
 enum FolioFlag : std::uint32_t {
   kLocked = 1u << 0,
   kWaiters = 1u << 1,  // somebody sleeps on the flags word

@@ -107,7 +107,7 @@ FolioPool::~FolioPool() {
 
 // Frames are used in order, so before the next ones are, they are made of huge pages where the machine allows: one
 // madvise for a quarter of what is in use, since each call waits for every processor once. It does what shmem_enabled
-// would, whatever that is set to. Clearing a huge page takes 0.2 to 4 ms (where the host has to find the memory), hence
+// would, whatever that is set to. Clearing a huge page takes 0.6 to 4 ms (where the host has to find the memory), hence
 // ahead of need. first: what the caller saw in prepared_; another thread may have been faster.
 void FolioPool::prepare(std::uint32_t first) {
   MutexLock lock(prepare_mutex_);

@@ -100,6 +100,12 @@ void now_stable(Mapping& mapping) {
 
 }  // namespace
 
+void set_failing(Mapping& mapping, int errnum) {
+  MutexLock lock(mapping.pages.mutex());
+  const bool at_stake = mapping.unstable_count.load(memory_order_relaxed) != 0;
+  mapping.failing.store(at_stake ? errnum : 0, memory_order_release);
+}
+
 void detach_folio(Mapping& mapping, Folio& folio) {
   DCHECK(folio.has(kLocked));
   DCHECK(folio.mapping.load(memory_order_relaxed) == &mapping);

@@ -158,5 +158,8 @@ void end_writeback(Mapping& mapping, Folio& folio, bool ok);
 // A flush of all that was written in an epoch <= epoch ended: unflushed -> clean (ok) or dirty again.
 void end_flush(Mapping& mapping, std::uint32_t epoch, bool ok);
 std::uint32_t begin_flush_epoch(Mapping& mapping);
+// The last writeback or flush of this file failed (0: succeeded). Only a file with something at stake is failing: else
+// nothing but a later sync of it would end that, and its writers would wait for it (PageCache::throttle).
+void set_failing(Mapping& mapping, int errnum);
 
 }  // namespace quire

@@ -230,12 +230,10 @@ bool write_back_some(Mapping& mapping, std::uint64_t* page, std::uint64_t last_p
 Status write_back(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, const CacheContext& context) {
   int error = 0;
   std::uint64_t page = first_page;
-  // What is dirty now lies before the end as it is now: an appender is not followed.
-  const std::uint64_t size = mapping.size.load(memory_order_acquire);
-  last_page = std::min(last_page, size == 0 ? 0 : (size - 1) >> kPageShift);
+  last_page = std::min(last_page, last_page_now(mapping));
   write_back_some(mapping, &page, last_page, UINT64_MAX, true, context, &error);
   if (error != 0) {
-    mapping.failing.store(error, memory_order_release);
+    set_failing(mapping, error);
     return fail(error);
   }
   return {};
@@ -265,7 +263,7 @@ Status flush(Mapping& mapping, bool data_only) {
   if (!synced.ok()) {
     note_changed(mapping);
     mapping.cache.stats.count(Counter::flush_errors);
-    mapping.failing.store(synced.errnum(), memory_order_release);
+    set_failing(mapping, synced.errnum());
     record_error(mapping, synced.errnum());
   }
   end_flush(mapping, epoch, synced.ok());

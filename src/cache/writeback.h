@@ -19,6 +19,12 @@ namespace quire {
 bool write_back_some(Mapping& mapping, std::uint64_t* page, std::uint64_t last_page, std::uint64_t max_folios,
                      bool wait, const CacheContext& context, int* error);
 
+// The last page that can be dirty now: who writes back to here does not follow an appender.
+inline std::uint64_t last_page_now(const Mapping& mapping) {
+  const std::uint64_t size = mapping.size.load(memory_order_acquire);
+  return size == 0 ? 0 : (size - 1) >> kPageShift;
+}
+
 // All of [first_page, last_page], waiting for what others are writing.
 Status write_back(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, const CacheContext& context);
 

@@ -17,7 +17,10 @@ std::int64_t due_of(const Request& request) { return static_cast<std::int64_t>(r
 LockClass DelayThread::lock_class_("device.delay_thread");
 
 void DelayThread::stop() {
-  if (device_in_forked_child()) return;
+  if (device_in_forked_child()) {
+    thread_.forget();
+    return;
+  }
   {
     MutexLock lock(mutex_);
     if (!started_ || stopping_) return;

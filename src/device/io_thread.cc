@@ -1,7 +1,6 @@
 // quire's I/O thread: hand-over of requests, the loop over the ring, and the plain loop.
 #include "device/io_thread.h"
 
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -9,6 +8,7 @@
 #include <new>
 
 #include "base/check.h"
+#include "base/error.h"
 
 namespace quire {
 namespace {
@@ -30,25 +30,20 @@ Result<std::unique_ptr<IoThread>> IoThread::create(const IoThreadOptions& option
     if (fd < 0) return fail(errno);
     guard.add(made->event_, fd);
   }
-  // Signals go to the application's threads: the mask is inherited, so the thread never runs a handler.
-  sigset_t all, old;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &old);
-  const int rc = pthread_create(&made->thread_, nullptr, thread_main, made.get());
-  pthread_sigmask(SIG_SETMASK, &old, nullptr);
-  if (rc != 0) return fail(rc);
-  made->started_ = true;
-  pthread_setname_np(made->thread_, "quire-io");
+  QUIRE_TRY(made->thread_.start([io = made.get()] { io->run(); }, "quire-io"));
   return made;
 }
 
 IoThread::~IoThread() {
-  if (device_in_forked_child()) return;  // the thread is the parent's
-  if (started_) {
+  if (device_in_forked_child()) {
+    thread_.forget();
+    return;
+  }
+  if (thread_.running()) {
     // The write to the eventfd orders it: the thread looks again after reading that.
     stopping_.store(true, memory_order_release);
     wake_up();
-    pthread_join(thread_, nullptr);
+    thread_.join();
     CHECK(pushed_.load(memory_order_acquire) != kAsleep);
     CHECK(pending_ == nullptr);
   }
@@ -65,17 +60,15 @@ void IoThread::submit(Request* newest, Request* oldest) {
   if (head == kAsleep) wake_up();  // the requests may be done and gone by now
 }
 
-void* IoThread::thread_main(void* self) {
-  auto& io = *static_cast<IoThread*>(self);
-  if (io.options_.use_io_uring && io.ring_.open(io.options_.depth + 1) == 0) {
-    IoStats::add(io.options_.stats->ring_setups);
-    io.loop_with_ring();
-    io.ring_.close();  // by the thread that made it
+void IoThread::run() {
+  if (options_.use_io_uring && ring_.open(options_.depth + 1) == 0) {
+    IoStats::add(options_.stats->ring_setups);
+    loop_with_ring();
+    ring_.close();  // by the thread that made it
   } else {
-    if (io.options_.use_io_uring) IoStats::add(io.options_.stats->engine_fallbacks);
-    io.loop_plain();
+    if (options_.use_io_uring) IoStats::add(options_.stats->engine_fallbacks);
+    loop_plain();
   }
-  return nullptr;
 }
 
 bool IoThread::take() {

@@ -10,8 +10,6 @@
 // submitter left them.
 #pragma once
 
-#include <pthread.h>
-
 #include <cstdint>
 #include <memory>
 
@@ -19,6 +17,7 @@
 #include "device/ring.h"
 #include "quire/result.h"
 #include "sync/atomic.h"
+#include "sync/thread.h"
 
 namespace quire {
 
@@ -42,7 +41,7 @@ class IoThread {
 
  private:
   explicit IoThread(const IoThreadOptions& options) : options_(options) {}
-  static void* thread_main(void* self);
+  void run();
   void loop_with_ring();
   void loop_plain();
   bool take();  // moves what was pushed behind pending_; false if nothing was
@@ -55,8 +54,7 @@ class IoThread {
 
   const IoThreadOptions options_;
   GuardedFd event_;
-  pthread_t thread_{};
-  bool started_ = false;
+  Thread thread_;
   Atomic<Request*> pushed_;  // by any thread; see above
   Atomic<bool> stopping_;    // set by the destructor before its wake-up
 

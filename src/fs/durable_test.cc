@@ -236,6 +236,36 @@ TEST_F(Durable, D1_OneFailingFileDoesNotStopAnother) {
   EXPECT_TRUE(all_of_file(file.range(0, 65'536), kFile, 0));
 }
 
+// What a failed flush leaves of a file without dirty bytes is an error to tell, and nothing to hold writers back for.
+TEST_F(Durable, D1_NothingAtStakeIsNotFailing) {
+  ASSERT_EQ(file.write(words(9000, kFile, 1, 0), 0), 9000);
+  disk.fail_flushes();
+  EXPECT_EQ(file.sync(), EIO);
+  EXPECT_NE(file.mapping().failing.load(memory_order_acquire), 0);
+  disk.heal();
+  ASSERT_EQ(file.sync(), 0);
+  EXPECT_EQ(file.mapping().failing.load(memory_order_acquire), 0);
+  ASSERT_EQ(file.truncate(4096), 0);
+  disk.fail_flushes();
+  EXPECT_EQ(file.sync(), EIO);
+  EXPECT_EQ(file.mapping().failing.load(memory_order_acquire), 0);
+  disk.heal();
+  EXPECT_EQ(file.sync(), 0);
+}
+
+// A writer that appends faster than the disk takes it does not keep the flusher from other files.
+TEST_F(Durable, D1_FlusherDoesNotFollowAnAppender) {
+  Watchdog watchdog("the flusher behind an appender");
+  disk.device.set_plan({.rules = {{.kind = FaultKind::delay, .reads = false, .delay_ns = 2'000'000}}});
+  const std::uint64_t attempts = file.mapping().flusher_attempts.load(memory_order_acquire);
+  std::uint64_t size = 0;
+  while (file.mapping().flusher_attempts.load(memory_order_acquire) == attempts) {
+    ASSERT_LT(size, 16u << 20) << "appended while the flusher made one round of one file";
+    ASSERT_EQ(file.write(words(8192, kFile, 1, size), size), 8192);
+    size += 8192;
+  }
+}
+
 TEST_F(Durable, D1_NoSpaceKeepsDirtyUntilThereIs) {
   RamDisk small(512, 64);
   TestFile hog(cache.cache, small.make_file()), wants(cache.cache, small.make_file());

@@ -39,6 +39,13 @@ bool Thread::running() const {
   return thread_.joinable();
 }
 
+void Thread::forget() {
+#ifdef QUIRE_SIM
+  fiber_ = nullptr;
+#endif
+  if (thread_.joinable()) thread_.detach();
+}
+
 void Thread::join() {
 #ifdef QUIRE_SIM
   if (fiber_ != nullptr) {

@@ -21,6 +21,7 @@ class Thread {
   Status start(std::function<void()> body, const char* name);
   bool running() const;  // started, and not joined
   void join();           // waits for its end; nothing if it is not running
+  void forget();         // in a child of fork, where it does not exist: it is the parent's to join
 
  private:
   std::thread thread_;

@@ -1,11 +1,11 @@
 // Tries the schedules of scenarios. Every scenario runs in a process of its own: a failure ends that process, and a
 // defect must make it fail, and fail again in the replay.
 //
-//   races [--list] [NAME...] [--preemptions N] [--pct N] [--seed N] [--jobs N] [--no-defects]
-//   races NAME [--defect DEFECT] --replay TOKEN
+//   races [NAME...]; races NAME [--defect DEFECT] --replay TOKEN; races --help for the rest
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <csignal>
@@ -256,53 +256,6 @@ int run_all(const Options& options, std::deque<Job> jobs) {
   return bad == 0 ? 0 : 1;
 }
 
-[[noreturn]] void usage() {
-  std::fprintf(stderr,
-               "usage: races [--list] [NAME...] [--preemptions N] [--pct N] [--seed N] [--jobs N] [--no-defects]\n"
-               "       races NAME [--defect DEFECT] --replay TOKEN\n");
-  std::exit(kUsage);
-}
-
-Options parse(int argc, char** argv) {
-  Options options;
-  for (int i = 1; i < argc; ++i) {
-    const std::string word = argv[i];
-    const auto value = [&]() -> std::string {
-      if (i + 1 >= argc) usage();
-      return argv[++i];
-    };
-    const auto number = [&] {
-      const std::string text = value();
-      char* end = nullptr;
-      const unsigned long long parsed = std::strtoull(text.c_str(), &end, 10);
-      if (text.empty() || *end != 0) usage();
-      return parsed;
-    };
-    if (word == "--list") {
-      options.list = true;
-    } else if (word == "--preemptions") {
-      options.preemptions = static_cast<unsigned>(number());
-    } else if (word == "--pct") {
-      options.pct_runs = number();
-    } else if (word == "--seed") {
-      options.seed = number();
-    } else if (word == "--jobs") {
-      options.jobs = std::max(1u, static_cast<unsigned>(number()));
-    } else if (word == "--no-defects") {
-      options.defects = false;
-    } else if (word == "--defect") {
-      options.defect = value();
-    } else if (word == "--replay") {
-      options.replay = value();
-    } else if (word.starts_with("-")) {
-      usage();
-    } else {
-      options.names.push_back(word);
-    }
-  }
-  return options;
-}
-
 Defect defect_of(const std::string& name) {
   for (int i = 0; i < kDefects; ++i) {
     if (name == defect_name(static_cast<Defect>(i))) return static_cast<Defect>(i);
@@ -311,8 +264,7 @@ Defect defect_of(const std::string& name) {
   std::exit(kUsage);
 }
 
-int main_of_races(int argc, char** argv) {
-  const Options options = parse(argc, argv);
+int main_of_races(const Options& options) {
   auto& races = registered_races();
   std::sort(races.begin(), races.end(), [](const auto& a, const auto& b) { return std::strcmp(a.name, b.name) < 0; });
   if (options.list) {
@@ -355,4 +307,22 @@ int main_of_races(int argc, char** argv) {
 }  // namespace
 }  // namespace quire::races
 
-int main(int argc, char** argv) { return quire::races::main_of_races(argc, argv); }
+int main(int argc, char** argv) {
+  quire::races::Options options;
+  CLI::App app{"races: tries the schedules of scenarios", "races"};
+  app.add_option("names", options.names, "scenarios; all of them if none is named");
+  app.add_flag("--list", options.list, "name the scenarios, each with its defects");
+  app.add_option("--preemptions", options.preemptions, "of the systematic search, at most");
+  app.add_option("--pct", options.pct_runs, "seeded runs of each");
+  app.add_option("--seed", options.seed, "the first of them");
+  app.add_option("--jobs", options.jobs, "processes at a time")->check(CLI::Range(1u, 1024u));
+  app.add_flag("!--no-defects", options.defects, "the scenarios as they are, without their mistakes");
+  app.add_option("--defect", options.defect, "only with this mistake");
+  app.add_option("--replay", options.replay, "the schedule of this token, of one scenario");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : quire::races::kUsage;
+  }
+  return quire::races::main_of_races(options);
+}
