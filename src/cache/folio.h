@@ -24,6 +24,7 @@ namespace quire {
 struct Mapping;
 
 inline constexpr std::uint64_t kNoPage = UINT64_MAX >> 1;
+inline constexpr unsigned kMaxOrder = 9;  // of a folio: 2 MiB
 
 extern LockClass folio_lock_class;
 
@@ -39,6 +40,7 @@ enum FolioFlag : std::uint32_t {
   kUnflushed = 1u << 5,  // written, but no flush has succeeded since: as good as dirty
   kReadahead = 1u << 6,  // its first reader starts the next window
   kOnLru = 1u << 7,      // under the LRU's mutex
+  kFree = 1u << 8,       // the first of a block in the pool's free lists; under the pool's mutex
 };
 inline constexpr std::uint32_t kUnstable = kDirty | kWriteback | kUnflushed;  // must not be dropped
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <new>
 
@@ -51,18 +52,33 @@ std::size_t descriptors_size(std::uint32_t frames) { return (std::size_t{frames}
 
 }  // namespace
 
-Folio* FrameReservation::take() {
-  if (count_ == 0) return nullptr;
-  Folio& folio = pool_.folio(head_);
-  head_ = folio.next_id;
-  --count_;
+Folio* FrameReservation::take(unsigned order) {
+  if ((used_ >> order) == 0) return nullptr;
+  unsigned found = order + static_cast<unsigned>(std::countr_zero(used_ >> order));
+  Folio& folio = pool_.folio(heads_[found]);
+  heads_[found] = folio.next_id;
+  if (folio.next_id == FolioPool::kNone) used_ &= ~(1u << found);
+  count_ -= 1u << found;
+  while (found > order) {
+    --found;
+    Folio& half = pool_.folio(pool_.id(folio) + (1u << found));
+    half.order.store(found, memory_order_relaxed);
+    put(half);
+  }
+  folio.order.store(order, memory_order_relaxed);
   return &folio;
 }
 
 void FrameReservation::put(Folio& folio) {
-  folio.next_id = head_;
-  head_ = pool_.id(folio);
-  ++count_;
+  const unsigned order = folio.order.load(memory_order_relaxed);
+  folio.next_id = (used_ >> order & 1) != 0 ? heads_[order] : FolioPool::kNone;
+  heads_[order] = pool_.id(folio);
+  used_ |= 1u << order;
+  count_ += 1u << order;
+}
+
+unsigned FrameReservation::max_order() const {
+  return used_ == 0 ? 0 : static_cast<unsigned>(std::bit_width(used_)) - 1;
 }
 
 void FrameReservation::release() {
@@ -96,6 +112,7 @@ Status FolioPool::create(std::uint32_t frames) {
   if (descriptor_bytes >= kHugePage / 2) madvise(descriptors, descriptor_bytes, MADV_HUGEPAGE);
   folios_ = static_cast<Folio*>(descriptors) + 1;  // constructed frame by frame, as take() first touches them
   frames_ = frames;
+  free_.use(folios_);
   free_count_.store(frames, memory_order_relaxed);
   return {};
 }
@@ -134,12 +151,12 @@ void FolioPool::prepare_ahead(const Atomic<bool>& stop) {
   while (prepare_due() && !stop.load(memory_order_relaxed)) prepare(prepared_.load(memory_order_relaxed));
 }
 
-std::uint32_t FolioPool::take(FrameReservation& reservation, std::uint32_t want) {
+std::uint32_t FolioPool::take(FrameReservation& reservation, std::uint32_t want, unsigned max_order) {
   std::uint32_t taken = 0;
   while (taken < want) {
     // Acquire: its bytes were written by who prepared them.
     const std::uint32_t prepared = prepared_.load(memory_order_acquire);
-    const std::uint32_t got = take_prepared(reservation, want - taken, prepared);
+    const std::uint32_t got = take_prepared(reservation, want - taken, max_order, prepared);
     taken += got;
     if (got != 0) continue;
     if (prepared == frames_) break;
@@ -148,39 +165,61 @@ std::uint32_t FolioPool::take(FrameReservation& reservation, std::uint32_t want)
   return taken;
 }
 
-std::uint32_t FolioPool::take_prepared(FrameReservation& reservation, std::uint32_t want, std::uint32_t prepared) {
-  MutexLock lock(mutex_);
-  std::uint32_t taken = 0;
-  std::uint32_t touched = touched_.load(memory_order_relaxed);
-  for (; taken < want; ++taken) {
-    Folio* folio;
-    if (free_head_ != kNone) {
-      folio = &folios_[free_head_];
-      free_head_ = folio->next_id;
-    } else if (touched < prepared) {
-      folio = new (&folios_[touched]) Folio;
-      folio->address = static_cast<char*>(arena_) + std::size_t{touched} * kPageSize;
-      folio->sequence.write_begin();  // born odd: free
-      ++touched;
-    } else {
-      break;
-    }
-    reservation.put(*folio);
+// Makes the descriptors of the frames before `end`, which are then the caller's.
+void FolioPool::touch_locked(std::uint32_t end) {
+  for (std::uint32_t id = touched_.load(memory_order_relaxed); id < end; ++id) {
+    Folio* folio = new (&folios_[id]) Folio;
+    folio->address = static_cast<char*>(arena_) + std::size_t{id} * kPageSize;
+    folio->sequence.write_begin();  // born odd: free
   }
-  touched_.store(touched, memory_order_relaxed);
-  free_count_.store(free_count_.load(memory_order_relaxed) - taken, memory_order_relaxed);
-  return taken;
+  touched_.store(end, memory_order_relaxed);
+  free_.extend(end);
 }
 
-void FolioPool::push_free_locked(Folio& folio) {
-  folio.next_id = free_head_;
-  free_head_ = id(folio);
+// A block from the free lists, or of frames never used before; kNone where there is none of that order.
+std::uint32_t FolioPool::take_block_locked(unsigned order, std::uint32_t prepared) {
+  if (free_.has(order)) return free_.take(order);
+  const std::uint32_t touched = touched_.load(memory_order_relaxed);
+  const std::uint32_t size = 1u << order;
+  const std::uint64_t aligned = round_up(touched, size);
+  if (aligned + size > prepared) return kNone;
+  const auto first = static_cast<std::uint32_t>(aligned);
+  touch_locked(first + size);
+  for (std::uint32_t id = touched; id < first;) {  // what was skipped, in blocks that are aligned
+    const unsigned fits = static_cast<unsigned>(std::countr_zero(id));
+    free_.free(id, fits);
+    id += 1u << fits;
+  }
+  folios_[first].order.store(order, memory_order_relaxed);
+  return first;
+}
+
+std::uint32_t FolioPool::take_prepared(FrameReservation& reservation, std::uint32_t want, unsigned max_order,
+                                       std::uint32_t prepared) {
+  MutexLock lock(mutex_);
+  std::uint32_t taken = 0;
+  unsigned order = max_order;
+  while (taken < want) {
+    order = std::min(order, static_cast<unsigned>(std::bit_width(want - taken)) - 1);
+    const std::uint32_t id = take_block_locked(order, prepared);
+    if (id != kNone) {
+      reservation.put(folios_[id]);
+      taken += 1u << order;
+    } else if (order-- == 0) {
+      break;
+    }
+  }
+  free_count_.store(free_count_.load(memory_order_relaxed) - taken, memory_order_relaxed);
+  return taken;
 }
 
 void FolioPool::give_back(FrameReservation& reservation) {
   MutexLock lock(mutex_);
   const std::uint32_t count = reservation.count();
-  while (Folio* folio = reservation.take()) push_free_locked(*folio);
+  while (reservation.count() != 0) {
+    Folio& folio = *reservation.take(reservation.max_order());
+    free_.free(id(folio), folio.order.load(memory_order_relaxed));
+  }
   free_count_.store(free_count_.load(memory_order_relaxed) + count, memory_order_relaxed);
 }
 
@@ -191,7 +230,7 @@ void FolioPool::retire(Folio& folio) {
   do {
     folio.next_id = head;  // pushes only ever race with pushes and with taking the whole stack: no ABA
   } while (!retired_head_.compare_exchange(head, id(folio), memory_order_release, memory_order_relaxed));
-  retired_count_.fetch_add(1, memory_order_relaxed);
+  retired_count_.fetch_add(static_cast<std::uint32_t>(folio.pages()), memory_order_relaxed);
 }
 
 std::uint32_t FolioPool::collect_retired() {
@@ -204,8 +243,9 @@ std::uint32_t FolioPool::collect_retired() {
   while (head != kNone) {
     Folio& folio = folios_[head];
     head = folio.next_id;
-    push_free_locked(folio);
-    ++freed;
+    const unsigned order = folio.order.load(memory_order_relaxed);
+    free_.free(id(folio), order);
+    freed += 1u << order;
   }
   free_count_.store(free_count_.load(memory_order_relaxed) + freed, memory_order_relaxed);
   retired_count_.fetch_sub(freed, memory_order_relaxed);

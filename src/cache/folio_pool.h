@@ -6,9 +6,11 @@
 // reader that still copies from it sees the old bytes and never another file's.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 
+#include "cache/buddy.h"
 #include "cache/folio.h"
 #include "quire/result.h"
 #include "sync/mutex.h"
@@ -29,15 +31,18 @@ class FrameReservation {
 
   FolioPool& pool() { return pool_; }
   std::uint32_t count() const { return count_; }
-  Folio* take();  // null when empty
+  // A block of 2^order frames, cut from a larger one if need be; null where there is none.
+  Folio* take(unsigned order = 0);
+  unsigned max_order() const;  // of what take() can give; 0 also when empty
   void put(Folio& folio);
   void release();  // gives the rest back
 
  private:
   friend class FolioPool;
   FolioPool& pool_;
-  std::uint32_t head_ = 0;  // frame number, linked through next_id
-  std::uint32_t count_ = 0;
+  std::uint32_t used_ = 0;                          // bit by order: its list is not empty
+  std::uint32_t count_ = 0;                         // frames
+  std::array<std::uint32_t, kMaxOrder + 1> heads_;  // by order: frame numbers, linked through next_id
 };
 
 class FolioPool {
@@ -53,9 +58,10 @@ class FolioPool {
   // Maps the arena and descriptors for `frames` frames; memory is used as frames are first taken.
   Status create(std::uint32_t frames);
 
-  // Adds up to `want` free frames to the reservation; returns how many. Waits for nothing but memory that is being made
-  // ready, if frames that were never used are taken faster than that.
-  std::uint32_t take(FrameReservation& reservation, std::uint32_t want);
+  // Adds up to `want` free frames to the reservation, in blocks of at most 2^max_order, as large as there are; returns
+  // how many. Waits for nothing but memory that is being made ready, if frames that were never used are taken faster
+  // than that.
+  std::uint32_t take(FrameReservation& reservation, std::uint32_t want, unsigned max_order = 0);
   void give_back(FrameReservation& reservation);
   // The last reference to a removed folio is gone: free after a grace period. Never waits; any thread, any lock.
   void retire(Folio& folio);
@@ -96,19 +102,21 @@ class FolioPool {
 
  private:
   friend class FrameReservation;
-  void push_free_locked(Folio& folio) REQUIRES(mutex_);
   void prepare(std::uint32_t first);
-  std::uint32_t take_prepared(FrameReservation& reservation, std::uint32_t want, std::uint32_t prepared);
+  std::uint32_t take_prepared(FrameReservation& reservation, std::uint32_t want, unsigned max_order,
+                              std::uint32_t prepared);
+  std::uint32_t take_block_locked(unsigned order, std::uint32_t prepared) REQUIRES(mutex_);
+  void touch_locked(std::uint32_t end) REQUIRES(mutex_);
 
   Folio* folios_ = nullptr;
   void* arena_ = nullptr;
   std::uint32_t frames_ = 0;
   Mutex mutex_{folio_pool_lock_class};
-  std::uint32_t free_head_ GUARDED_BY(mutex_) = kNone;  // frames that were used before
-  Atomic<std::uint32_t> free_count_;                    // written under mutex_; includes the untouched
-  Atomic<std::uint32_t> touched_;                       // written under mutex_
-  Mutex prepare_mutex_{prepare_lock_class};             // may be held for milliseconds
-  Atomic<std::uint32_t> prepared_;  // frames before this one may be used; written under prepare_mutex_
+  Buddy free_ GUARDED_BY(mutex_);            // frames that were used before
+  Atomic<std::uint32_t> free_count_;         // written under mutex_; includes the untouched
+  Atomic<std::uint32_t> touched_;            // written under mutex_
+  Mutex prepare_mutex_{prepare_lock_class};  // may be held for milliseconds
+  Atomic<std::uint32_t> prepared_;           // frames before this one may be used; written under prepare_mutex_
   bool try_huge_ GUARDED_BY(prepare_mutex_) = true;
   Atomic<std::uint32_t> huge_frames_;          // written under prepare_mutex_
   Atomic<std::uint32_t> retired_head_{kNone};  // a stack; taken whole

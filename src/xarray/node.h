@@ -40,7 +40,14 @@ struct alignas(64) XNode : RcuHead {
   std::uintptr_t as_child() const { return reinterpret_cast<std::uintptr_t>(this) + kChildTag; }
 
   unsigned shift() const { return level * Shift; }
-  unsigned offset_of(std::uint64_t index) const { return static_cast<unsigned>((index >> shift()) & kOffsetMask); }
+  unsigned offset_of(std::uint64_t index) const { return offset_at(index, level); }
+  static unsigned offset_at(std::uint64_t index, unsigned level) {
+    return static_cast<unsigned>((index >> (level * Shift)) & kOffsetMask);
+  }
+  // The first index of `slot` in the node of this level that holds `index`.
+  std::uint64_t first_index(std::uint64_t index, unsigned slot) const {
+    return ((index >> shift()) - offset_of(index) + slot) << shift();
+  }
 
   static constexpr std::uint64_t bit(unsigned slot) { return std::uint64_t{1} << slot; }
   // Bits of slots first .. last.

@@ -151,6 +151,10 @@ class BasicXArray {
   Result<XEntry> store_locked(State& at, XEntry entry) REQUIRES(mutex_);
   XEntry erase_locked(State& at) REQUIRES(mutex_);
   Result<XEntry> store_range_locked(std::uint64_t index, unsigned order, XEntry entry) REQUIRES(mutex_);
+  // Cuts the entry that covers index, of a higher order, so that one of 2^order indices covers index and all others are
+  // as large as they can be. The part that begins n indices after the entry gets its word plus n * step (descriptors in
+  // an array). Every part has the entry's marks. ENOMEM changes nothing.
+  Status split_locked(std::uint64_t index, unsigned order, std::uintptr_t step) REQUIRES(mutex_);
   bool set_mark_locked(State& at, unsigned mark) REQUIRES(mutex_);
   bool clear_mark_locked(State& at, unsigned mark) REQUIRES(mutex_);
   bool get_mark_locked(State& at, unsigned mark) const REQUIRES(mutex_);
@@ -204,6 +208,14 @@ class BasicXArray {
   Node* allocate_locked(unsigned level, unsigned offset, Node* parent) REQUIRES(mutex_);
   bool grow_locked(std::uint64_t index, unsigned level) REQUIRES(mutex_);
   Node* reach_locked(std::uint64_t index, unsigned level) REQUIRES(mutex_);
+  struct Parts {
+    std::uint64_t first_index;  // of the entry that is split, and its word
+    std::uintptr_t word;
+    std::uintptr_t step;
+    std::uint64_t marked;  // bit by mark
+  };
+  void split_slots_locked(Node* node, unsigned first, unsigned last, std::uint64_t index, unsigned order, Node* below,
+                          const Parts& parts) REQUIRES(mutex_);
   void shrink_locked() REQUIRES(mutex_);
   void prune_locked(Node* node) REQUIRES(mutex_);
   bool set_mark_at_locked(Node* node, unsigned slot, unsigned mark) REQUIRES(mutex_);

@@ -496,3 +496,5 @@ void BasicXArray<Shift>::free_node(RcuHead* head) {
 }
 
 }  // namespace quire
+
+#include "xarray/xarray_split_impl.h"  // IWYU pragma: keep

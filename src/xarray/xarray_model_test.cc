@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cerrno>
 #include <map>
 #include <tuple>
@@ -129,7 +130,7 @@ class ModelRun {
 
   void change(std::uint64_t index) {
     const unsigned mark = static_cast<unsigned>(random_.below(kXMarks));
-    switch (random_.below(9 + erase_bias_)) {
+    switch (random_.below(10 + erase_bias_)) {
       case 0:
       case 1: {
         const XEntry entry = random_.one_in(10) ? XEntry{} : new_entry();
@@ -169,6 +170,9 @@ class ModelRun {
         if (changes) item->second.marks[mark] = false;
         break;
       }
+      case 8:
+        split(index);
+        break;
       default: {
         // An entry that is there, more often than not.
         const auto next = model_.find(index, UINT64_MAX, -1);
@@ -188,6 +192,37 @@ class ModelRun {
     ASSERT_EQ(result.errnum(), errnum);
     if (errnum == 0) {
       ASSERT_EQ(result.value(), old);
+    }
+  }
+
+  void split(std::uint64_t index) {
+    constexpr std::uintptr_t kStep = 64;
+    auto item = model_.covering(index);
+    if (item == model_.items.end() || item->first == item->second.last) return;
+    const unsigned whole = static_cast<unsigned>(std::countr_one(item->second.last - item->first));
+    const unsigned order = static_cast<unsigned>(random_.below(whole));
+    Status done;
+    {
+      MutexLock lock(array_.mutex());
+      done = array_.split_locked(index, order, kStep);
+    }
+    ASSERT_TRUE(done.ok());
+    const std::uint64_t begin = item->first;
+    const Model::Item old = item->second;
+    model_.items.erase(item);
+    for (std::uint64_t first = begin, last = old.last; first <= last;) {
+      // The largest aligned part from here that does not hold the part around index, or is it.
+      unsigned size = whole;
+      while (size > order && (((first >> size) << size) != first || last - first < (std::uint64_t{1} << size) - 1 ||
+                              size == whole || (index >> size) == (first >> size))) {
+        --size;
+      }
+      Model::Item part = old;
+      part.entry = XEntry{old.entry.bits + (first - begin) * kStep};
+      part.last = first + ((std::uint64_t{1} << size) - 1);
+      model_.items[first] = part;
+      if (part.last == last) break;
+      first = part.last + 1;
     }
   }
 

@@ -296,6 +296,33 @@ TYPED_TEST(XArrayCases, NoMemoryChangesNothing) {
   EXPECT_TRUE(this->array_.empty());
 }
 
+TYPED_TEST(XArrayCases, SplitWithoutMemoryChangesNothing) {
+  ASSERT_TRUE(this->array_.store_range(512, 9, value(8)).ok());
+  this->array_.set_mark(512, 1);
+  const std::int64_t before = this->bytes();
+  for (unsigned failures = 0;; ++failures) {
+    Status split;
+    this->array_.fail_allocation_after(failures);
+    {
+      MutexLock lock(this->array_.mutex());
+      split = this->array_.split_locked(700, 0, 4);
+    }
+    if (split.ok()) {
+      EXPECT_GT(failures, 0u);
+      break;
+    }
+    ASSERT_EQ(split.errnum(), ENOMEM);
+    EXPECT_EQ(this->bytes(), before);
+    EXPECT_EQ(this->found(0, UINT64_MAX), Indices{512});
+    XArrayInspector::check(this->array_);
+  }
+  EXPECT_EQ(this->found(0, UINT64_MAX), (Indices{512, 640, 672, 688, 696, 700, 701, 702, 704, 768}));
+  EXPECT_EQ(this->found_marked(0, UINT64_MAX, 1), this->found(0, UINT64_MAX));
+  EXPECT_EQ(this->load(700), value(8 + 188));
+  EXPECT_EQ(this->load(703), value(8 + 190));
+  XArrayInspector::check(this->array_);
+}
+
 TEST(XArraySize, DenseFile) {
   XNodeStore nodes;
   {
