@@ -115,7 +115,7 @@ Result<FileImpl*> CacheImpl::open_files(HostDescriptors files, std::unique_ptr<F
   if (!attached.ok()) {
     if (inode.handles == 0) {
       if (inode.host->attached()) inode.host->detach();
-      if (inode.inode.mapping.folio_count.load(memory_order_relaxed) == 0) files_.erase(found);
+      if (inode.inode.mapping.page_count.load(memory_order_relaxed) == 0) files_.erase(found);
     }
     return fail(attached.errnum());
   }
@@ -225,7 +225,7 @@ void CacheImpl::trim_idle_locked() {
   std::size_t idle = 0;
   for (auto it = files_.begin(); it != files_.end();) {
     HostInode& inode = *it->second;
-    const bool useless = inode.inode.mapping.folio_count.load(memory_order_acquire) == 0 || !inode.identity.certain;
+    const bool useless = inode.inode.mapping.page_count.load(memory_order_acquire) == 0 || !inode.identity.certain;
     if (inode.handles == 0 && useless) {
       empty(inode);
       it = files_.erase(it);

@@ -12,7 +12,7 @@ std::string CacheImpl::stats_json() {
   j["frames"] = c.frames();
   j["free_frames"] = c.pool.free_frames();
   j["folios"] = c.resident_folios();
-  j["folio_bytes"] = c.resident_folios() * kPageSize;
+  j["folio_bytes"] = c.resident_pages() * kPageSize;
   j["metadata_bytes"] = c.metadata_bytes();
   j["huge_page_bytes"] = c.pool.huge_bytes();
   j["index_bytes"] = c.nodes.bytes() + c.nodes.kept_bytes();

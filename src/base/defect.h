@@ -13,6 +13,9 @@
   X(fast_read_of_odd_gate)              \
   X(fast_read_without_gate_recheck)     \
   X(fast_read_without_size_recheck)     \
+  X(fast_read_without_identity)         \
+  X(split_without_odd_sequence)         \
+  X(split_despite_references)           \
   X(short_read_copies_past_count)       \
   X(edge_zeroed_before_gate)            \
   X(append_size_before_bytes)           \

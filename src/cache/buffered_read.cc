@@ -49,8 +49,11 @@ namespace {
   if (__builtin_expect(Sequence::is_odd(*sequence), 0)) {  // being filled, written or removed
     if (!has_defect(Defect::fast_read_of_odd_sequence)) return nullptr;
   }
-  // A second line: a removed folio stays odd until a grace period has passed, so inside RCU it is nobody else's yet.
-  if (__builtin_expect(!folio_is(*folio, &mapping, page), 0)) return nullptr;
+  // Split between the look into the index and the load of the sequence: the page is another folio's by now. (A removed
+  // folio stays odd until a grace period has passed, so inside RCU it is nobody else's yet.)
+  if (__builtin_expect(!folio_is(*folio, &mapping, page), 0) && !has_defect(Defect::fast_read_without_identity)) {
+    return nullptr;
+  }
   if (__builtin_expect(!referenced(*folio), 0)) {
     if (folio->has(kReadahead)) return nullptr;  // its first reader starts the next window
     set_referenced(*folio);
@@ -218,15 +221,17 @@ Result<std::size_t> read_locked(Mapping& mapping, UserBuffer& to, std::uint64_t 
   const std::uint64_t last_page = (offset + count - 1) >> kPageShift;
   std::size_t copied = 0;
   int errnum = 0;
+  bool small = false;  // a large folio could not be filled: page by page, so that only the bad ones fail
   while (copied < count && errnum == 0) {
     const std::uint64_t at = offset + copied;
     const std::uint64_t page = at >> kPageShift;
     Folio* folio = get_folio(mapping, page);
     if (folio == nullptr) {
       const ReadaheadPlan plan = plan_miss(mapping, readahead, page, last_page, file_pages);
-      const std::uint64_t last = std::min(plan.last, page + (FillBatch::kMaxFolios - 1));
-      cache.reserve_for_read(frames, static_cast<std::uint32_t>(last - page + 1));
-      const auto filled = fill_range(mapping, page, last, frames, context, plan.mark);
+      const unsigned order = small ? 0 : plan.order;
+      const std::uint64_t last = std::min(plan.last, page + (FillBatch::kMaxPages - 1));
+      cache.reserve_for_read(frames, static_cast<std::uint32_t>(last - page + 1), order);
+      const auto filled = fill_range(mapping, page, last, frames, context, order, plan.mark);
       frames.release();  // nothing is held while the next piece waits for more
       if (!filled.ok()) {
         errnum = filled.errnum();
@@ -246,7 +251,9 @@ Result<std::size_t> read_locked(Mapping& mapping, UserBuffer& to, std::uint64_t 
       const std::size_t part = std::min<std::size_t>(count - copied, folio->size_bytes() - inside);
       to.copy_from_folio(folio->bytes() + inside, part);
       copied += part;
-    } else if (ready.errnum() != ESTALE) {
+    } else if (ready.errnum() == ESTALE) {
+      small = true;
+    } else {
       errnum = ready.errnum();
     }
     cache.put_folio(*folio);

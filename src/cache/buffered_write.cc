@@ -7,9 +7,16 @@
 #include "base/defect.h"
 #include "base/error.h"
 #include "cache/fill.h"
+#include "cache/split.h"
 #include "sync/rcu.h"
 
 namespace quire {
+namespace {
+
+// A write to less than this part of a clean folio splits it, so that little more is written back than was written.
+constexpr std::size_t kDirtyShare = 2;
+
+}  // namespace
 
 void prefetch_for_write(const Mapping& mapping, std::uint64_t offset, std::size_t count) {
   constexpr std::size_t kMost = 2048;  // the processor sees the rest coming
@@ -44,7 +51,10 @@ bool write_fast(Mapping& mapping, const char* from, std::size_t count, std::uint
     }
   }
   const std::uint64_t inside = offset - (folio->index.load(memory_order_relaxed) << kPageShift);
-  if (inside + count > folio->size_bytes()) {
+  // A large folio that would become dirty as a whole is split first (Write::lock_page).
+  const bool too_little =
+      folio->order.load(memory_order_relaxed) != 0 && !folio->has(kDirty) && count < folio->size_bytes() / kDirtyShare;
+  if (inside + count > folio->size_bytes() || too_little) {
     unlock_folio(*folio);
     return false;
   }
@@ -85,6 +95,9 @@ class Write {
   Folio& locked_folio(std::uint64_t page);
   Status fill_edge(std::uint64_t page, Folio** edge, FrameReservation& frames, const CacheContext& context);
   Status lock_page(std::uint64_t page, FrameReservation& frames);
+  Result<bool> lock_present(Folio& folio, std::uint64_t page);
+  bool split_for_write(Folio& folio, std::uint64_t page);
+  unsigned order_at(std::uint64_t page, unsigned most) const;
   void copy_into(Folio& folio, UserBuffer& from);
   void release(std::uint64_t first, std::uint64_t last, bool undo);
   template <typename Each>
@@ -148,26 +161,57 @@ void Write::drop_edges() {
   }
 }
 
+// The order of the largest folio from `page` on that this write covers whole.
+unsigned Write::order_at(std::uint64_t page, unsigned most) const {
+  if (is_partial(page)) return 0;
+  return order_within(page, is_partial(last_page()) ? last_page() - 1 : last_page(), most);
+}
+
+// A clean large folio of which this write changes little: parts of it stay clean. False: it stays as it is.
+bool Write::split_for_write(Folio& folio, std::uint64_t page) {
+  const std::uint64_t start = folio.index.load(memory_order_relaxed) << kPageShift;
+  const std::uint64_t low = std::max(offset_, start);
+  const std::uint64_t high = std::min<std::uint64_t>(end_, start + folio.size_bytes());
+  const unsigned whole = folio.order.load(memory_order_relaxed);
+  if (whole == 0 || folio.has(kDirty) || high - low >= folio.size_bytes() / kDirtyShare) return false;
+  return split_folio(mapping_, folio, page, std::min(whole - 1, order_at(page, whole))).ok();
+}
+
+// The folio, referenced, as found for `page`. True: locked, and it may be written to. False: look again. The reference
+// is the caller's no more unless true.
+Result<bool> Write::lock_present(Folio& folio, std::uint64_t page) {
+  lock_folio(folio);
+  int errnum = 0;
+  if (folio_is(folio, &mapping_, page)) {  // else removed or split while we waited for its lock
+    if (folio.has(kUptodate)) {
+      if (!split_for_write(folio, page)) return true;
+    } else if (folio.order.load(memory_order_relaxed) != 0) {
+      remove_folio(mapping_, folio);  // its fill failed, and this write may not cover all of it
+    } else if (!is_partial(page)) {
+      return true;
+    } else if ((page << kPageShift) >= size_) {  // an earlier fill failed, but past the end all is zeros
+      racy_zero_folio(folio.bytes(), folio.size_bytes());
+      return true;
+    } else {
+      errnum = EIO;
+    }
+  }
+  unlock_folio(folio);
+  mapping_.cache.put_folio(folio);
+  if (errnum != 0) return fail(errnum);
+  return false;
+}
+
 Status Write::lock_page(std::uint64_t page, FrameReservation& frames) {
+  unsigned order = order_at(page, frames.max_order());
   for (;;) {
     Folio* folio = get_folio(mapping_, page);
     if (folio != nullptr) {
-      lock_folio(*folio);
-      if (!folio_is(*folio, &mapping_, page)) {
-        unlock_folio(*folio);  // removed while we waited for its lock
-        mapping_.cache.put_folio(*folio);
-        continue;
-      }
-      if (folio->has(kUptodate) || !is_partial(page)) return {};
-      if ((page << kPageShift) >= size_) {  // an earlier fill failed, but past the end all is zeros
-        racy_zero_folio(folio->bytes(), folio->size_bytes());
-        return {};
-      }
-      unlock_folio(*folio);
-      mapping_.cache.put_folio(*folio);
-      return fail(EIO);
+      const auto locked = lock_present(*folio, page);
+      if (!locked.ok() || locked.value()) return locked.ok() ? Status{} : fail(locked.errnum());
+      continue;
     }
-    Folio* frame = frames.take();
+    Folio* frame = frames.take(order);
     CHECK(frame != nullptr);  // the reservation was for every page of the range
     const Status inserted = insert_new(mapping_, *frame, page);
     if (inserted.ok()) {
@@ -177,6 +221,7 @@ Status Write::lock_page(std::uint64_t page, FrameReservation& frames) {
     }
     frames.put(*frame);
     if (inserted.errnum() != EEXIST) return inserted;
+    if (order != 0) --order;  // some of the pages after this one are there
   }
 }
 

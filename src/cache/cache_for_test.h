@@ -78,6 +78,7 @@ struct TestCache {
                      (frames - PageCache::kMinFrames) * (kPageSize + sizeof(Folio) + Lookaside::kBytesPerFrame + 10);
     options.io_thread = false;  // files in memory need none
     CHECK(cache.create(options).ok());
+    cache.set_max_order(2);  // large folios in small caches, too
   }
   std::uint64_t sum(Counter counter) const { return cache.stats.sum(counter); }
 
@@ -97,6 +98,19 @@ struct TestMapping {
     CHECK(insert_new(mapping, *folio, page).ok());
     const std::vector<char> image = words(kPageSize, file, generation, page * kPageSize);
     racy_copy_to_folio(folio->bytes(), image.data(), kPageSize);
+    make_uptodate(*folio);
+    unlock_folio(*folio);
+    return *folio;
+  }
+  // The 2^order pages from `page` on as one folio, like add().
+  Folio& add_large(std::uint64_t page, unsigned order, unsigned file = 1, unsigned generation = 1) {
+    FrameReservation frames(mapping.cache.pool);
+    mapping.cache.reserve(frames, 1u << order, order);
+    Folio* folio = frames.take(order);
+    CHECK(folio != nullptr);
+    CHECK(insert_new(mapping, *folio, page).ok());
+    const std::vector<char> image = words(folio->size_bytes(), file, generation, page * kPageSize);
+    racy_copy_to_folio(folio->bytes(), image.data(), image.size());
     make_uptodate(*folio);
     unlock_folio(*folio);
     return *folio;

@@ -8,22 +8,34 @@
 
 #include "base/defect.h"
 #include "base/error.h"
+#include "cache/split.h"
 
 namespace quire {
 
-int FillBatch::insert(std::uint64_t first, std::uint64_t last, FrameReservation& frames, std::uint64_t mark_page) {
-  for (std::uint64_t page = first; page <= last && count_ < kMaxFolios; ++page) {
-    Folio* frame = frames.take();
+int FillBatch::insert(std::uint64_t first, std::uint64_t last, FrameReservation& frames, unsigned order,
+                      std::uint64_t mark_page) {
+  unsigned try_order = order;
+  for (std::uint64_t page = first; page <= last && count_ < kMaxFolios;) {
+    try_order = order_within(page, last, std::min(try_order, frames.max_order()));
+    Folio* frame = frames.take(try_order);
     if (frame == nullptr) return 0;
-    const Status inserted = insert_new(mapping_, *frame, page, page == mark_page ? kReadahead : 0U);
-    if (!inserted.ok()) {
+    const std::uint64_t pages = frame->pages();
+    const bool marked = mark_page - page < pages;
+    const Status inserted = insert_new(mapping_, *frame, page, marked ? kReadahead : 0U);
+    if (inserted.ok()) {
+      if (has_defect(Defect::fill_uptodate_before_read)) make_uptodate(*frame);
+      folios_[count_++] = frame;
+    } else {
       frames.put(*frame);
       if (inserted.errnum() != EEXIST) return inserted.errnum();
-      continue;  // there is one: not ours to fill
+      if (try_order != 0) {
+        --try_order;  // some of its pages are there: not ours to fill
+        continue;
+      }
     }
-    if (has_defect(Defect::fill_uptodate_before_read)) make_uptodate(*frame);
-    folios_[count_++] = frame;
-    if (page == UINT64_MAX) break;
+    if (last - page < pages) break;
+    page += pages;
+    try_order = order;
   }
   return 0;
 }
@@ -128,7 +140,7 @@ int FillBatch::finish() {
     const std::uint64_t start = folios_[i]->index.load(memory_order_relaxed) << kPageShift;
     const bool ok = !failed[i] && start + folios_[i]->size_bytes() <= planned_to_;
     settle(i, ok);
-    filled += ok;
+    filled += ok ? folios_[i]->pages() : 0;
   }
   mapping_.cache.stats.count(Counter::fills, filled);
   mapping_.cache.stats.count(Counter::fill_requests, request_count_);
@@ -152,13 +164,13 @@ void FillBatch::release(bool async) {
 }
 
 Result<Filled> fill_range(Mapping& mapping, std::uint64_t first, std::uint64_t last, FrameReservation& frames,
-                          const CacheContext& context, std::uint64_t mark_page) {
+                          const CacheContext& context, unsigned order, std::uint64_t mark_page) {
   DCHECK(frames.count() != 0);
   RangeGuard instantiate(mapping.invalidate);
   const bool covered = context.covers(first, last) && !has_defect(Defect::nested_fill_locks_again);
   if (!covered && !has_defect(Defect::fill_without_instantiate)) instantiate.acquire(first, last, kInstantiate);
   FillBatch batch(mapping);
-  const int inserted = batch.insert(first, last, frames, mark_page);
+  const int inserted = batch.insert(first, last, frames, order, mark_page);
   if (batch.count() == 0) {
     if (inserted != 0) return fail_with(inserted, "no memory for the index of the cache");
     return Filled{nullptr, first};
@@ -167,7 +179,8 @@ Result<Filled> fill_range(Mapping& mapping, std::uint64_t first, std::uint64_t l
   if (!batch.requests().empty()) mapping.backing->device().execute(batch.requests());
   batch.finish();
   Filled filled;
-  filled.end = batch.folio(batch.count() - 1).index.load(memory_order_relaxed) + 1;
+  const Folio& last_filled = batch.folio(batch.count() - 1);
+  filled.end = last_filled.index.load(memory_order_relaxed) + last_filled.pages();
   if (batch.folio(0).index.load(memory_order_relaxed) == first) {
     filled.first = &batch.folio(0);
     filled.first->refs.fetch_add(1, memory_order_relaxed);  // besides the batch's, which goes now
@@ -188,6 +201,9 @@ Status wait_uptodate(Mapping& mapping, Folio& folio, std::uint64_t page, const C
   int errnum = 0;
   if (!folio_is(folio, &mapping, page)) {
     errnum = ESTALE;  // removed while we waited for the lock
+  } else if (!folio.has(kUptodate) && folio.order.load(memory_order_relaxed) != 0) {
+    remove_folio(mapping, folio);  // one bad block of many: its good neighbours are read by themselves
+    errnum = ESTALE;
   } else if (!folio.has(kUptodate)) {
     FillBatch batch(mapping);
     batch.adopt(folio);
@@ -247,18 +263,19 @@ void drain_ahead(Mapping& mapping) {
   }
 }
 
-bool fill_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last, std::uint64_t mark_page) {
+bool fill_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last, unsigned order, std::uint64_t mark_page) {
   PageCache& cache = mapping.cache;
-  last = std::min(last, first + (FillBatch::kMaxFolios - 1));
+  last = std::min(last, first + (FillBatch::kMaxPages - 1));
   FrameReservation frames(cache.pool);
-  cache.try_reserve(frames, static_cast<std::uint32_t>(last - first + 1));
+  cache.try_reserve(frames, static_cast<std::uint32_t>(last - first + 1), order);
   std::unique_ptr<AheadFill> fill(new (std::nothrow) AheadFill(mapping));
   if (fill == nullptr || frames.count() == 0 ||
       !mapping.invalidate.try_lock(fill->instantiate, first, last, kInstantiate)) {
     cache.stats.count(Counter::readahead_skipped);
     return false;
   }
-  static_cast<void>(fill->batch.insert(first, last, frames, mark_page));  // what did not fit is read when it is wanted
+  static_cast<void>(
+      fill->batch.insert(first, last, frames, order, mark_page));  // what did not fit is read when it is wanted
   if (fill->batch.count() != 0) fill->batch.plan();
   const auto requests = fill->batch.requests();
   if (requests.empty()) {  // all there, all holes, or not to be mapped

@@ -18,6 +18,7 @@ namespace quire {
 class FillBatch {
  public:
   static constexpr std::size_t kMaxFolios = 128;  // 512 KiB of single-page folios
+  static constexpr std::size_t kMaxPages = 1024;  // 4 MiB
   static constexpr std::size_t kMaxRequests = 32;
 
   explicit FillBatch(Mapping& mapping) : mapping_(mapping) {}
@@ -25,10 +26,11 @@ class FillBatch {
   FillBatch(const FillBatch&) = delete;
   FillBatch& operator=(const FillBatch&) = delete;
 
-  // Instantiates the absent pages of [first, last], as far as frames and room go; pages that are there are passed over.
-  // mark_page: the folio there gets the readahead mark (none: UINT64_MAX). Returns 0, or ENOMEM if the index ran out of
-  // memory: what was inserted before stands.
-  int insert(std::uint64_t first, std::uint64_t last, FrameReservation& frames, std::uint64_t mark_page);
+  // Instantiates the absent pages of [first, last], as far as frames and room go, in folios of at most 2^order pages;
+  // pages that are there are passed over. mark_page: the folio that holds it gets the readahead mark (none:
+  // UINT64_MAX). Returns 0, or ENOMEM if the index ran out of memory: what was inserted before stands.
+  int insert(std::uint64_t first, std::uint64_t last, FrameReservation& frames, unsigned order,
+             std::uint64_t mark_page);
   // One folio that is in the mapping but failed before: locked and referenced by the caller, given back so.
   void adopt(Folio& folio) { folios_[count_++] = &folio; }
 
@@ -69,19 +71,19 @@ struct Filled {
 };
 
 // Fills the absent pages of [first, last] and waits; the calling thread submits and reaps. Uses frames of the
-// reservation, which has at least one; passes over what is there. A folio whose I/O failed stays unfilled:
-// wait_uptodate tells its own error. ENOMEM: not even the first page found room in the index. No folio lock may be
-// held.
+// reservation, which has at least one, in folios of at most 2^order pages; passes over what is there. A folio whose I/O
+// failed stays unfilled: wait_uptodate tells its own error. ENOMEM: not even the first page found room in the index. No
+// folio lock may be held.
 Result<Filled> fill_range(Mapping& mapping, std::uint64_t first, std::uint64_t last, FrameReservation& frames,
-                          const CacheContext& context, std::uint64_t mark_page = UINT64_MAX);
+                          const CacheContext& context, unsigned order = 0, std::uint64_t mark_page = UINT64_MAX);
 
 // Waits until the folio (referenced) is uptodate, filling it again if an earlier fill failed. ESTALE if it was removed
-// meanwhile: look the page up again.
+// meanwhile, or is a large one that failed, and is removed now: look the page up again, and fill it by itself.
 Status wait_uptodate(Mapping& mapping, Folio& folio, std::uint64_t page, const CacheContext& context);
 
 // Readahead of [first, last]: asynchronous, gives up where the invalidate lock or frames are not to be had at once.
 // The folio at `mark_page` gets the readahead mark. Returns whether anything was submitted.
-bool fill_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last, std::uint64_t mark_page);
+bool fill_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last, unsigned order, std::uint64_t mark_page);
 
 // Waits until no readahead of this mapping is in flight; the caller keeps new ones from starting.
 void drain_ahead(Mapping& mapping);

@@ -23,7 +23,6 @@ namespace quire {
 
 struct Mapping;
 
-inline constexpr std::uint64_t kNoPage = UINT64_MAX >> 1;
 inline constexpr unsigned kMaxOrder = 9;  // of a folio: 2 MiB
 
 extern LockClass folio_lock_class;
@@ -71,12 +70,21 @@ inline bool folio_is(const Folio& folio, const Mapping* mapping, std::uint64_t p
   return page - folio.index.load(memory_order_relaxed) < folio.pages();
 }
 
-// --- the hit word: 2 * index of a folio of one page, 2 * kNoPage of a larger one; + 1 if it was read since reclaim
-// last looked. Anybody may change bit 0 at any time (even of a folio that was recycled meanwhile: it then counts as
-// read, or not). It is set only by who found no kReadahead, so that a hit need not look for that as well. ---
+// --- the hit word: 2 * index, the order in the bits from kHitOrderShift; + 1 if it was read since reclaim last looked.
+// Anybody may change bit 0 at any time (even of a folio that was recycled meanwhile: it then counts as read, or not).
+// It is set only by who found no kReadahead, so that a hit need not look for that as well. ---
 
 inline constexpr std::uint64_t kReferenced = 1;
-inline constexpr std::uint64_t hit_word_of(std::uint64_t page) { return 2 * page + kReferenced; }
+inline constexpr unsigned kHitOrderShift = 58;  // pages have 51 bits
+inline constexpr std::uint64_t hit_word_of(std::uint64_t page, unsigned order = 0) {
+  return (std::uint64_t{order} << kHitOrderShift) + 2 * page + kReferenced;
+}
+// Of the hit word of a large folio that was read before: is `page` in it, and as its which one?
+inline bool hit_word_covers(std::uint64_t word, std::uint64_t page, std::uint64_t* nth) {
+  const std::uint64_t order = word >> kHitOrderShift;
+  *nth = page - ((word & ((std::uint64_t{1} << kHitOrderShift) - 1)) >> 1);
+  return (word & kReferenced) != 0 && (*nth >> order) == 0;
+}
 inline bool referenced(const Folio& folio) { return (folio.hit_word.load(memory_order_relaxed) & kReferenced) != 0; }
 inline void set_referenced(Folio& folio) {
   if (!referenced(folio)) folio.hit_word.fetch_or(kReferenced, memory_order_relaxed);

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/defect.h"
+#include "cache/split.h"
 #include "sync/rcu.h"
 
 namespace quire {
@@ -22,6 +23,21 @@ Folio* get_locked_folio(Mapping& mapping, std::uint64_t page) {
   }
 }
 
+// Cuts a folio that lies on both sides of the range's edge, so that the part at `page` lies inside. The caller's locks
+// reach around every folio that meets the range, so whoever has a reference will let it go.
+bool split_at_edge(Mapping& mapping, Folio& folio, std::uint64_t page, std::uint64_t last_page) {
+  if (!folio.has(kUptodate)) return false;  // nothing in it to keep
+  const unsigned order = order_within(page, last_page, folio.order.load(memory_order_relaxed));
+  for (;;) {
+    const Status split = split_folio(mapping, folio, page, order);
+    if (split.ok() || split.errnum() != EBUSY) return split.ok();
+    unlock_folio(folio);
+    thread_yield();
+    lock_folio(folio);
+    if (!folio_is(folio, &mapping, page)) return true;
+  }
+}
+
 void remove_matching(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, bool clean_only) {
   std::uint64_t page = first_page;
   while (page <= last_page) {
@@ -32,9 +48,15 @@ void remove_matching(Mapping& mapping, std::uint64_t first_page, std::uint64_t l
     Folio* folio = get_locked_folio(mapping, page);
     std::uint64_t next = page + 1;
     if (folio != nullptr) {
-      next = folio->index.load(memory_order_relaxed) + folio->pages();
+      const std::uint64_t first = folio->index.load(memory_order_relaxed);
+      next = first + folio->pages();
       DCHECK(!folio->has(kWriteback));  // drained by the invalidate lock
-      if (!clean_only || !folio->has(kUnstable)) {
+      const bool inside = first >= first_page && next - 1 <= last_page;
+      if (!inside && !clean_only && split_at_edge(mapping, *folio, page, last_page)) {
+        next = page;  // what was cut off is looked up again
+      } else if (!inside && !clean_only && folio->has(kUnstable)) {
+        // No memory to split it: its bytes outside are the only ones there are. The caller zeroes the rest (Edge).
+      } else if (!clean_only || !folio->has(kUnstable)) {
         remove_folio(mapping, *folio);
       } else if (!has_defect(Defect::half_way_keeps_unflushed)) {
         set_dirty(mapping, *folio);  // written but not flushed: to be written again
@@ -57,10 +79,17 @@ void remove_clean_folios(Mapping& mapping, std::uint64_t first_page, std::uint64
   remove_matching(mapping, first_page, last_page, true);
 }
 
+bool unstable_large_folio_at(Mapping& mapping, std::uint64_t page) {
+  RcuReadLock rcu;
+  const Folio* folio = folio_of(mapping.pages.load(page));
+  return folio != nullptr && folio->order.load(memory_order_relaxed) != 0 && folio->has(kUnstable);
+}
+
 void truncate_cache(Mapping& mapping, std::uint64_t new_size) {
   const std::uint64_t old_size = mapping.size.load(memory_order_acquire);
   Folio* edge = nullptr;
-  if (new_size < old_size && !is_aligned(new_size, kPageSize)) {
+  if (new_size < old_size) {
+    remove_folios(mapping, round_up(new_size, kPageSize) >> kPageShift, UINT64_MAX);  // splits what lies on the edge
     edge = get_locked_folio(mapping, new_size >> kPageShift);
   }
   if (has_defect(Defect::edge_zeroed_before_gate) && edge != nullptr) {
@@ -81,7 +110,6 @@ void truncate_cache(Mapping& mapping, std::uint64_t new_size) {
     unlock_folio(*edge);
     mapping.cache.put_folio(*edge);
   }
-  if (new_size < old_size) remove_folios(mapping, round_up(new_size, kPageSize) >> kPageShift, UINT64_MAX);
   mapping.cache.progress();
 }
 
@@ -97,9 +125,9 @@ struct Edge {
     if (folio == nullptr) return;
     const std::uint64_t start = folio->index.load(memory_order_relaxed) << kPageShift;
     low = std::max(offset, start) - start;
-    high = std::min<std::uint64_t>(end, start + folio->size_bytes()) - start;
+    high = std::max(low, std::min<std::uint64_t>(end, start + folio->size_bytes()) - start);
   }
-  bool holds_bytes() const { return folio != nullptr && folio->has(kUptodate); }
+  bool holds_bytes() const { return folio != nullptr && low != high && folio->has(kUptodate); }
   void unlock(Mapping& mapping) {
     if (folio == nullptr) return;
     unlock_folio(*folio);
@@ -114,9 +142,9 @@ void zero_cache(Mapping& mapping, std::uint64_t offset, std::uint64_t end, std::
   const std::uint64_t end_whole = end >> kPageShift;
   if (first_whole < end_whole) remove_folios(mapping, first_whole, end_whole - 1);
 
-  Edge edges[2];
-  if (!is_aligned(offset, kPageSize)) edges[0].lock(mapping, offset >> kPageShift, offset, end);
-  if (!is_aligned(end, kPageSize) && (edges[0].folio == nullptr || end_whole != offset >> kPageShift)) {
+  Edge edges[2];  // also pages of a large folio that could not be split
+  edges[0].lock(mapping, offset >> kPageShift, offset, end);
+  if (edges[0].folio == nullptr || !folio_is(*edges[0].folio, &mapping, end_whole)) {
     edges[1].lock(mapping, end_whole, offset, end);
   }
   for (Edge& edge : edges) {

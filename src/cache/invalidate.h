@@ -1,6 +1,8 @@
 // Taking folios out of a mapping and changing its end. Guarantees: R1, R2.
-// The caller holds the range lock and the invalidate lock (remove) over what changes, and has changed the backing: only
-// then is anything here dropped or zeroed. Locks: folio (one at a time) > gate > xarray.
+// The caller holds the range lock and the invalidate lock (remove) over what changes and around it, to multiples of
+// PageCache::folio_alignment(), and has changed the backing: only then is anything here dropped or zeroed. A large
+// folio on the edge of a range is split there: since the locks reach around it, nobody can have it in use for long.
+// Locks: folio (one at a time, two edges ascending) > gate > xarray.
 #pragma once
 
 #include <cstdint>
@@ -24,10 +26,14 @@ void zero_cache(Mapping& mapping, std::uint64_t offset, std::uint64_t end, std::
 // sees anything new before the last is removed, and nobody anything old after the size has changed.
 void replace_cache(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, std::uint64_t new_size);
 
+// Is the page in a folio of more than one page that is unstable?
+bool unstable_large_folio_at(Mapping& mapping, std::uint64_t page);
+
 // Removes the folios of [first_page, last_page] that are neither dirty nor unflushed.
 void remove_clean_folios(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page);
 
-// Removes the folios of [first_page, last_page]; what is dirty among them is lost.
+// Removes the folios of [first_page, last_page]; what is dirty among them is lost. A folio that also holds other pages,
+// and cannot be split for lack of memory, is removed if it is stable, else left.
 void remove_folios(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page);
 
 }  // namespace quire

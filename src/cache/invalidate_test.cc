@@ -46,7 +46,7 @@ TEST_F(Invalidate, ShrinkingZeroesTheEdgeAndDropsTheRest) {
   for (std::uint64_t page = 0; page < 4; ++page) test.add_dirty(page);
   truncate_cache(m, kPageSize + 96);
   EXPECT_EQ(m.size.load(memory_order_relaxed), kPageSize + 96);
-  EXPECT_EQ(m.folio_count.load(memory_order_relaxed), 2U);
+  EXPECT_EQ(m.page_count.load(memory_order_relaxed), 2U);
   Folio* edge = get_folio(m, 1);
   ASSERT_NE(edge, nullptr);
   std::vector<char> expected(kPageSize, 0);

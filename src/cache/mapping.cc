@@ -39,7 +39,7 @@ Mapping::Mapping(PageCache& page_cache, Backing& file_backing, std::uint64_t ino
 Mapping::~Mapping() {
   cache.flusher().forget(*this);
   MutexLock lock(pages.mutex());  // a reclaimer may still be leaving its section over the last folio
-  CHECK(folio_count.load(memory_order_relaxed) == 0);
+  CHECK(page_count.load(memory_order_relaxed) == 0);
 }
 
 Folio* get_folio(Mapping& mapping, std::uint64_t page) {
@@ -61,8 +61,10 @@ Status insert_new(Mapping& mapping, Folio& frame, std::uint64_t page, std::uint3
   DCHECK(frame.refs.load(memory_order_relaxed) == 0);
   frame.sequence.begin_life();
   frame.index.store(page, memory_order_relaxed);
-  frame.hit_word.store(hit_word_of(page) - kReferenced, memory_order_relaxed);
-  frame.order.store(0, memory_order_relaxed);
+  const unsigned order = frame.order.load(memory_order_relaxed);
+  const std::uint64_t last_page = page + frame.pages() - 1;
+  DCHECK(is_aligned(page, frame.pages()));
+  frame.hit_word.store(hit_word_of(page, order) - kReferenced, memory_order_relaxed);
   // Plain stores: nobody else locks a frame that is free or being prepared (write_fast looks at the sequence first).
   frame.flags.store(kLocked | extra_flags, memory_order_relaxed);
   frame.mapping.store(&mapping, memory_order_relaxed);
@@ -70,9 +72,10 @@ Status insert_new(Mapping& mapping, Folio& frame, std::uint64_t page, std::uint3
   {
     MutexLock lock(mapping.pages.mutex());
     int errnum = 0;
-    if (!mapping.pages.load_locked(page).empty()) {
+    std::uint64_t present = page;
+    if (!mapping.pages.find(&present, last_page).empty()) {
       errnum = EEXIST;
-    } else if (!mapping.pages.store_locked(page, XEntry::from_pointer(&frame)).ok()) {
+    } else if (!mapping.pages.store_range_locked(page, order, XEntry::from_pointer(&frame)).ok()) {
       errnum = ENOMEM;
     }
     if (errnum != 0) {
@@ -81,8 +84,9 @@ Status insert_new(Mapping& mapping, Folio& frame, std::uint64_t page, std::uint3
       frame.flags.store(0, memory_order_relaxed);
       return fail(errnum);
     }
-    mapping.folio_count.store(mapping.folio_count.load(memory_order_relaxed) + 1, memory_order_relaxed);
+    mapping.page_count.store(mapping.page_count.load(memory_order_relaxed) + frame.pages(), memory_order_relaxed);
   }
+  mapping.cache.resident_added(frame.pages());
   lock_acquired(folio_lock_class, &frame, LockKey{mapping.id, page});
   mapping.cache.lru.add(frame);
   return {};
@@ -91,11 +95,11 @@ Status insert_new(Mapping& mapping, Folio& frame, std::uint64_t page, std::uint3
 namespace {
 
 // The last step of a folio's stability: no unstable flag is left. Under the xarray lock.
-void now_stable(Mapping& mapping) {
-  const std::uint64_t left = mapping.unstable_count.load(memory_order_relaxed) - 1;
+void now_stable(Mapping& mapping, const Folio& folio) {
+  const std::uint64_t left = mapping.unstable_count.load(memory_order_relaxed) - folio.pages();
   mapping.unstable_count.store(left, memory_order_relaxed);
   if (left == 0) mapping.failing.store(0, memory_order_relaxed);  // what could not be written is gone, or was after all
-  mapping.cache.unstable_removed();
+  mapping.cache.unstable_removed(folio.pages());
 }
 
 }  // namespace
@@ -117,8 +121,9 @@ void detach_folio(Mapping& mapping, Folio& folio) {
     mapping.pages.erase_locked(folio.index.load(memory_order_relaxed));
     const std::uint32_t old = folio.flags.fetch_and(~(kUnstable | kUptodate | kReadahead), memory_order_relaxed);
     DCHECK((old & kWriteback) == 0);
-    if ((old & kUnstable) != 0) now_stable(mapping);
-    mapping.folio_count.store(mapping.folio_count.load(memory_order_relaxed) - 1, memory_order_relaxed);
+    if ((old & kUnstable) != 0) now_stable(mapping, folio);
+    mapping.page_count.store(mapping.page_count.load(memory_order_relaxed) - folio.pages(), memory_order_relaxed);
+    cache.resident_removed(folio.pages());
     folio.mapping.store(nullptr, memory_order_relaxed);
   }
 }
@@ -142,9 +147,9 @@ void set_dirty(Mapping& mapping, Folio& folio) {
     mapping.pages.clear_mark_locked(page, kMarkUnflushed);
     if ((old & kUnstable) == 0) {
       const std::uint64_t count = mapping.unstable_count.load(memory_order_relaxed);
-      mapping.unstable_count.store(count + 1, memory_order_relaxed);
+      mapping.unstable_count.store(count + folio.pages(), memory_order_relaxed);
       first = count == 0;
-      mapping.cache.unstable_added();
+      mapping.cache.unstable_added(folio.pages());
     }
     mapping.dirtied_ns.store(clock_ns(CLOCK_REALTIME_COARSE), memory_order_relaxed);
     if (first) {
@@ -240,7 +245,7 @@ void end_flush(Mapping& mapping, std::uint32_t epoch, bool ok) {
         }
         folio.flags.fetch_and(~kUnflushed, memory_order_release);
         mapping.pages.clear_mark_locked(page, kMarkUnflushed);
-        if (ok) now_stable(mapping);
+        if (ok) now_stable(mapping, folio);
       }
       if (next == 0) {
         more = false;

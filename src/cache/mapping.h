@@ -67,8 +67,8 @@ struct Mapping {
   Backing* backing;  // replaced only while no handle is open (fs)
   const std::uint64_t id;
   RangeLock invalidate;
-  Atomic<std::uint64_t> folio_count;       // under the xarray lock
-  Atomic<std::uint64_t> unstable_count;    // under the xarray lock
+  Atomic<std::uint64_t> page_count;        // in the cache; under the xarray lock
+  Atomic<std::uint64_t> unstable_count;    // of them, of unstable folios; under the xarray lock
   Atomic<std::int64_t> dirtied_ns;         // realtime of the last clean-to-dirty transition
   Atomic<std::int64_t> unstable_since_ns;  // monotonic, of the first unstable folio since all was stable
 
@@ -134,9 +134,9 @@ inline Folio* folio_of(XEntry entry) { return entry.is_pointer() ? static_cast<F
 // The folio that holds `page`, with a reference, or null. Takes RCU itself.
 Folio* get_folio(Mapping& mapping, std::uint64_t page);
 
-// Makes `frame` (from a reservation, free) the folio of `page`: filling, locked, with a reference for the caller
-// besides the mapping's, on the LRU. EEXIST if there is one already, ENOMEM without memory for the index: the frame is
-// then still the caller's. extra_flags: 0 or
+// Makes `frame` (a block from a reservation, free) the folio of the 2^order pages from `page` on, which is aligned to
+// its size: filling, locked, with a reference for the caller besides the mapping's, on the LRU. EEXIST if one of them
+// is there already, ENOMEM without memory for the index: the frame is then still the caller's. extra_flags: 0 or
 // kReadahead.
 Status insert_new(Mapping& mapping, Folio& frame, std::uint64_t page, std::uint32_t extra_flags = 0);
 

@@ -59,7 +59,7 @@ TEST_F(MappingTest, InsertsOnce) {
   EXPECT_EQ(insert_new(m, *second, 7).errnum(), EEXIST);
   EXPECT_EQ(second->refs.load(memory_order_relaxed), 0U);
   EXPECT_EQ(second->mapping.load(memory_order_relaxed), nullptr);
-  EXPECT_EQ(m.folio_count.load(memory_order_relaxed), 1U);
+  EXPECT_EQ(m.page_count.load(memory_order_relaxed), 1U);
   ASSERT_TRUE(insert_new(m, *second, 8).ok()) << "the frame was still the caller's";
   EXPECT_EQ(get_folio(m, 8), second);
   EXPECT_EQ(get_folio(m, 9), nullptr);
@@ -76,7 +76,7 @@ TEST_F(MappingTest, NoMemoryForTheIndex) {
   Folio* frame = frames.take();
   m.pages.fail_allocation_after(0);
   EXPECT_EQ(insert_new(m, *frame, 1000).errnum(), ENOMEM);
-  EXPECT_EQ(m.folio_count.load(memory_order_relaxed), 0U);
+  EXPECT_EQ(m.page_count.load(memory_order_relaxed), 0U);
   EXPECT_FALSE(frame->has(kLocked));
   frames.put(*frame);
   EXPECT_EQ(frames.count(), 1U);
@@ -254,7 +254,7 @@ TEST_F(MappingTest, D1_FailedFlushNeverLooksClean) {
     }
     stop = true;
   });
-  EXPECT_EQ(m.folio_count.load(memory_order_relaxed), pages.size());
+  EXPECT_EQ(m.page_count.load(memory_order_relaxed), pages.size());
 }
 
 // Lookups beside reclaim and new insertions: whoever gets a folio has this page, and keeps it.

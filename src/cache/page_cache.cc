@@ -20,6 +20,7 @@ constexpr std::size_t kNodeShare = 10;          // bytes of index for a folio of
 constexpr std::size_t kFixedBytes = 64 * 1024;  // counters, mappings of a few files, the rings' bookkeeping
 constexpr std::size_t kFrameCost = kPageSize + sizeof(Folio) + Lookaside::kBytesPerFrame;
 constexpr std::uint32_t kReclaimBatch = 64;
+constexpr std::uint32_t kLargestShare = 64;  // the largest folio is this part of the cache at most
 constexpr std::int64_t kPollNs = 2'000'000;  // references are dropped without a wake-up: look again
 constexpr std::uint64_t kMaxOperation = 16u << 20;
 
@@ -50,6 +51,7 @@ Status PageCache::create(const PageCacheOptions& options) {
   nodes.keep(spare_nodes());
   hard_dirty_ = frames / 2;
   background_dirty_ = frames / 8;
+  while (max_order_ < kMaxOrder && (std::size_t{kLargestShare} << (max_order_ + 1)) <= frames) ++max_order_;
   if (options.io_thread) {
     auto io = IoThread::create(
         IoThreadOptions{.depth = options.io_depth, .use_io_uring = options.use_io_uring, .stats = &io_stats});
@@ -72,7 +74,7 @@ std::int64_t PageCache::metadata_bytes() const {
          stats.memory_bytes() + lookaside.memory_bytes();
 }
 
-std::uint32_t PageCache::take_within_budget(FrameReservation& reservation, std::uint32_t want) {
+std::uint32_t PageCache::take_within_budget(FrameReservation& reservation, std::uint32_t want, unsigned order) {
   // A sparse file's index costs more than kNodeShare a folio: then fewer frames may be used.
   const std::size_t index = static_cast<std::size_t>(nodes.bytes() + nodes.kept_bytes());
   const std::size_t fixed = index + std::max(kFixedBytes, static_cast<std::size_t>(stats.memory_bytes()));
@@ -82,7 +84,7 @@ std::uint32_t PageCache::take_within_budget(FrameReservation& reservation, std::
   const std::uint32_t usable =
       std::max<std::uint32_t>(frames() / 4, static_cast<std::uint32_t>(std::min<std::size_t>(quota, frames())));
   if (in_use >= usable) return 0;
-  const std::uint32_t taken = pool.take(reservation, std::min(want, usable - in_use));
+  const std::uint32_t taken = pool.take(reservation, std::min(want, usable - in_use), order);
   if (pool.prepare_due()) flusher_->kick_background();
   return taken;
 }
@@ -113,8 +115,8 @@ std::uint32_t PageCache::reclaim(std::uint32_t want) {
       // Frozen: nobody can get a reference any more, so whoever holds one never sees its folio reclaimed.
       detach_folio(*mapping, folio);
       unlock_folio(folio);
+      freed += static_cast<std::uint32_t>(folio.pages());
       pool.retire(folio);
-      ++freed;
     }
   }
   stats.count(Counter::evictions, freed);
@@ -128,25 +130,25 @@ void PageCache::folio_unused(Folio& folio) {
   if (pool.retired_frames() >= kReclaimBatch) frames_queue_.wake_all();
 }
 
-bool PageCache::try_reserve(FrameReservation& reservation, std::uint32_t want) {
+bool PageCache::try_reserve(FrameReservation& reservation, std::uint32_t want, unsigned order) {
   for (int attempt = 0; attempt < 3; ++attempt) {
-    take_within_budget(reservation, want - reservation.count());
+    take_within_budget(reservation, want - reservation.count(), order);
     if (reservation.count() == want) return true;
     if (pool.retired_frames() != 0 && pool.collect_retired() != 0) continue;
     if (reclaim(std::max(want - reservation.count(), kReclaimBatch / 2)) == 0) break;
   }
-  take_within_budget(reservation, want - reservation.count());
+  take_within_budget(reservation, want - reservation.count(), order);
   return reservation.count() == want;
 }
 
-void PageCache::reserve(FrameReservation& reservation, std::uint32_t want) {
+void PageCache::reserve(FrameReservation& reservation, std::uint32_t want, unsigned order) {
   DCHECK(want <= frames() / 2);
   if (reservation.count() >= want) return;
-  if (try_reserve(reservation, want)) return;
+  if (try_reserve(reservation, want, order)) return;
   reservation.release();  // whoever waits holds nothing, but for the head of the queue
   RangeGuard turn(turn_);
   turn.acquire(0, 0, 0);
-  while (!try_reserve(reservation, want)) {
+  while (!try_reserve(reservation, want, order)) {
     stats.count(Counter::reservation_waits);
     const std::uint32_t ticket = frames_queue_.prepare();
     flusher_->kick();
@@ -154,9 +156,9 @@ void PageCache::reserve(FrameReservation& reservation, std::uint32_t want) {
   }
 }
 
-void PageCache::reserve_for_read(FrameReservation& reservation, std::uint32_t want) {
+void PageCache::reserve_for_read(FrameReservation& reservation, std::uint32_t want, unsigned order) {
   want = std::min(want, std::max<std::uint32_t>(1, frames() / 8));
-  if (reservation.count() >= want || try_reserve(reservation, want)) return;
+  if (reservation.count() >= want || try_reserve(reservation, want, order)) return;
   while (reservation.count() == 0) {
     stats.count(Counter::reservation_waits);
     const std::uint32_t ticket = frames_queue_.prepare();

@@ -46,12 +46,13 @@ class PageCache {
   Status create(const PageCacheOptions& options);
 
   // Fills the reservation up to `want` frames: free ones, else reclaimed, else waits for writeback and other users.
-  // No lock may be held. want <= frames() / 2.
-  void reserve(FrameReservation& reservation, std::uint32_t want);
+  // No lock may be held. want <= frames() / 2. order: of the largest blocks wanted; smaller ones come where those are
+  // not to be had.
+  void reserve(FrameReservation& reservation, std::uint32_t want, unsigned order = 0);
   // The same without waiting for anybody (reclaim only tries locks); returns whether it got them all.
-  bool try_reserve(FrameReservation& reservation, std::uint32_t want);
+  bool try_reserve(FrameReservation& reservation, std::uint32_t want, unsigned order = 0);
   // For a reader that holds its range lock and no frame: at least one, at most `want`.
-  void reserve_for_read(FrameReservation& reservation, std::uint32_t want);
+  void reserve_for_read(FrameReservation& reservation, std::uint32_t want, unsigned order = 0);
 
   // Before a write that may dirty `folios` more, with no lock held: waits while too much is unstable. EIO when this
   // file's writeback keeps failing. On success the folios count against the limit until unthrottle.
@@ -67,17 +68,25 @@ class PageCache {
   }
 
   // Accounting, called by mark functions of mapping.cc under the mapping's xarray lock.
-  void unstable_added() { unstable_.fetch_add(1, memory_order_relaxed); }
-  void unstable_removed() { unstable_.fetch_sub(1, memory_order_relaxed); }
+  void unstable_added(std::uint64_t pages) { unstable_.fetch_add(pages, memory_order_relaxed); }
+  void unstable_removed(std::uint64_t pages) { unstable_.fetch_sub(pages, memory_order_relaxed); }
+  void resident_added(std::uint64_t pages) { resident_.fetch_add(pages, memory_order_relaxed); }
+  void resident_removed(std::uint64_t pages) { resident_.fetch_sub(pages, memory_order_relaxed); }
   void progress() { frames_queue_.wake_all(); }  // folios became clean or free
 
   std::uint32_t frames() const { return pool.frames(); }
+  // Of folios: no folio is more than a small part of the cache.
+  unsigned max_order() const { return max_order_; }
+  void set_max_order(unsigned order) { max_order_ = order; }  // for tests, before there are mappings
+  // No folio lies on both sides of a multiple of this. Bytes.
+  std::uint64_t folio_alignment() const { return std::uint64_t{kPageSize} << max_order_; }
   std::uint64_t max_operation_bytes() const;  // R1: min(16 MiB, a quarter of the memory)
   std::uint64_t unstable() const { return unstable_.load(memory_order_relaxed); }
   std::uint64_t background_dirty() const { return background_dirty_; }
   std::uint64_t hard_dirty() const { return hard_dirty_; }
   std::size_t memory() const { return memory_; }
   std::int64_t metadata_bytes() const;
+  std::uint64_t resident_pages() const { return resident_.load(memory_order_relaxed); }
   std::uint64_t resident_folios() const { return lru.size(); }
   Flusher& flusher() { return *flusher_; }
 
@@ -93,7 +102,7 @@ class PageCache {
   Atomic<bool> forked;    // this is a child of the process that made the cache: every call fails
 
  private:
-  std::uint32_t take_within_budget(FrameReservation& reservation, std::uint32_t want);
+  std::uint32_t take_within_budget(FrameReservation& reservation, std::uint32_t want, unsigned order);
   std::uint32_t reclaim(std::uint32_t want);
   void folio_unused(Folio& folio);
   std::uint32_t spare_nodes() const;
@@ -101,7 +110,9 @@ class PageCache {
   std::size_t memory_ = 0;
   std::uint64_t background_dirty_ = 0;
   std::uint64_t hard_dirty_ = 0;
-  Atomic<std::uint64_t> unstable_;
+  unsigned max_order_ = 0;
+  Atomic<std::uint64_t> resident_;  // pages
+  Atomic<std::uint64_t> unstable_;  // pages
   Atomic<std::uint64_t> write_claims_;
   Atomic<std::uint32_t> throttled_;  // who waits in throttle()
   WaitQueue frames_queue_;

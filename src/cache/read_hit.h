@@ -7,7 +7,7 @@
 //   gate odd                      a range operation is half way (anywhere: read_fast looks where)
 //   size loaded, range within     (appends raise it inside the odd section of the folio they change)
 //   folio's sequence odd          being filled, written or removed, or free
-//   mapping, page                 a guess that is stale, another page's or nobody's; large folios; never read before
+//   mapping, page                 a guess that is stale, another page's or nobody's; never read before
 //   bytes into registers
 //   sequence unchanged            written, removed or recycled since: all that was loaded under it is void
 //   gate unchanged                a range operation came in between
@@ -48,11 +48,17 @@ namespace quire {
   if (__builtin_expect(Sequence::is_odd(sequence), 0) && !has_defect(Defect::hit_of_odd_sequence)) return kSlow;
   // Both only ever grow: their sum is the same only if both are.
   const std::uint64_t sum = sequence + gate;
-  if (__builtin_expect(folio.hit_word.load(memory_order_relaxed) != hit_word_of(page), 0)) return kSlow;
+  std::uint64_t inside = offset & (kPageSize - 1);
+  const std::uint64_t word = folio.hit_word.load(memory_order_relaxed);
+  if (__builtin_expect(word != hit_word_of(page), 0)) {
+    std::uint64_t nth;
+    if (!hit_word_covers(word, page, &nth)) return kSlow;
+    inside += nth << kPageShift;
+  }
   const Mapping* const owner = folio.mapping.load(memory_order_relaxed);
   if (__builtin_expect(owner != &mapping, 0) && !has_defect(Defect::hit_without_identity)) return kSlow;
   // Where the bytes are the entry alone says: they are fetched beside the descriptor, not after it.
-  const char* from = hits.bytes + (entry << kPageShift) + (offset & (kPageSize - 1));
+  const char* from = hits.bytes + (entry << kPageShift) + inside;
   const bool copied = copy_short_if_valid(to, from, count, [&] {
     validate_fence();
     if (has_defect(Defect::hit_without_sequence_recheck)) return mapping.gate.read_again() == gate;

@@ -2,6 +2,7 @@
 #include "cache/readahead.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "cache/fill.h"
 
@@ -11,7 +12,13 @@ namespace {
 constexpr std::uint32_t kFirstWindow = 8;
 
 std::uint32_t max_window(const Mapping& mapping) {
-  return std::min<std::uint32_t>(FillBatch::kMaxFolios, std::max<std::uint32_t>(1, mapping.cache.frames() / 16));
+  return std::min<std::uint32_t>(FillBatch::kMaxPages, std::max<std::uint32_t>(1, mapping.cache.frames() / 16));
+}
+
+// Folios grow with the window: a quarter of it at most.
+unsigned order_of(const Mapping& mapping, std::uint64_t window) {
+  const auto width = static_cast<unsigned>(std::bit_width(window));
+  return std::min(mapping.cache.max_order(), width > 3 ? width - 3 : 0);
 }
 
 }  // namespace
@@ -34,7 +41,7 @@ ReadaheadPlan plan_miss(const Mapping& mapping, ReadaheadState* state, std::uint
   state->next.store(last + 1, memory_order_relaxed);
   state->pages.store(static_cast<std::uint32_t>(window), memory_order_relaxed);
   // What is read ahead of the wanted pages begins with the mark.
-  return {last, last > last_wanted ? last_wanted + 1 : UINT64_MAX};
+  return {last, last > last_wanted ? last_wanted + 1 : UINT64_MAX, order_of(mapping, window)};
 }
 
 void start_next_window(Mapping& mapping, ReadaheadState* state, std::uint64_t file_pages) {
@@ -47,7 +54,7 @@ void start_next_window(Mapping& mapping, ReadaheadState* state, std::uint64_t fi
   state->next.store(last + 1, memory_order_relaxed);
   state->pages.store(window, memory_order_relaxed);
   // Skipped where locks or frames are not to be had: then the reader's next miss is sequential and starts it again.
-  fill_ahead(mapping, start, last, start);
+  fill_ahead(mapping, start, last, order_of(mapping, window), start);
 }
 
 }  // namespace quire

@@ -17,6 +17,7 @@ struct ReadaheadState {
 struct ReadaheadPlan {
   std::uint64_t last;  // fill [page, last] now
   std::uint64_t mark;  // with the readahead mark here; UINT64_MAX: none
+  unsigned order = 0;  // of the folios, at most
 };
 
 // A miss at `page`, wanted up to last_wanted; file_pages bounds the window.

@@ -106,13 +106,13 @@ TEST_F(Readahead, SequentialReadsMeetResidentPages) {
 TEST_F(Readahead, TheMarkStartsTheNextWindow) {
   read(0);
   read(1);  // fills 1 to 8, the mark at 2
-  EXPECT_EQ(m().folio_count.load(memory_order_relaxed), 9U);
+  EXPECT_EQ(m().page_count.load(memory_order_relaxed), 9U);
   EXPECT_EQ(cache.sum(Counter::readahead_windows), 0U);
   read(2);
   EXPECT_EQ(cache.sum(Counter::miss_readahead_mark), 1U);
   EXPECT_EQ(cache.sum(Counter::readahead_windows), 1U);
   drain_ahead(m());
-  EXPECT_EQ(m().folio_count.load(memory_order_relaxed), 25U) << "16 more";
+  EXPECT_EQ(m().page_count.load(memory_order_relaxed), 25U) << "16 more";
   const int before = slow_reads;
   for (std::uint64_t page = 3; page <= 8; ++page) read(page);
   EXPECT_EQ(slow_reads, before) << "no mark, no slow read";
@@ -126,7 +126,7 @@ TEST_F(Readahead, RandomReadsFillOnlyWhatTheyRead) {
   for (int i = 0; i < 50; ++i) read(2 * random.below(kFilePages / 2));
   drain_ahead(m());
   EXPECT_EQ(cache.sum(Counter::readahead_windows), 0U);
-  EXPECT_EQ(cache.sum(Counter::fills), m().folio_count.load(memory_order_relaxed));
+  EXPECT_EQ(cache.sum(Counter::fills), m().page_count.load(memory_order_relaxed));
   EXPECT_LE(cache.sum(Counter::fills), 50U);
 }
 

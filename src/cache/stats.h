@@ -27,12 +27,13 @@ enum class Counter : std::uint8_t {
   writes_few,     // all folios locked and odd together
   writes_gate,    // under the gate
   write_retries,  // range or frames had to grow
-  fills,          // folios filled by reading
+  fills,          // pages filled by reading
   fill_requests,  // device requests for them
   fills_joined,   // waited for somebody else's fill
   zero_fills,     // folios of holes, or wholly overwritten
   readahead_windows,
   readahead_skipped,
+  folio_splits,
   evictions,
   reclaim_scans,
   writeback_folios,

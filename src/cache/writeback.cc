@@ -13,6 +13,8 @@ namespace quire {
 namespace {
 
 constexpr std::size_t kBatchFolios = 256;  // 1 MiB with single-page folios
+constexpr std::uint64_t kBatchPages = 1024;
+constexpr std::uint64_t kMaxRequest = 1u << 20;  // bytes
 constexpr std::size_t kBatchRequests = 64;
 
 struct BatchFolio {
@@ -27,12 +29,13 @@ class Batch {
  public:
   Batch(Mapping& mapping, int* error) : mapping_(mapping), error_(error) {}
 
-  bool full() const { return folios_.size() == count_; }
+  bool full() const { return folios_.size() == count_ || pages_ >= kBatchPages; }
   bool empty() const { return count_ == 0; }
 
   // Moves the folio (referenced, not locked) into writeback if it is dirty, and takes over the reference. False: it is
   // being written by somebody else, and the reference stays the caller's.
   bool add(Folio& folio, std::uint64_t page);
+  std::uint64_t pages() const { return pages_; }
   void write();  // submits, waits, commits, ends writeback, drops the references
 
  private:
@@ -43,6 +46,7 @@ class Batch {
   Mapping& mapping_;
   int* error_;
   std::size_t count_ = 0;
+  std::uint64_t pages_ = 0;
   std::size_t requests_count_ = 0;
   std::size_t vectors_count_ = 0;
   std::uint64_t end_of_file_ = 0;
@@ -66,6 +70,7 @@ bool Batch::add(Folio& folio, std::uint64_t page) {
   const std::uint64_t size = mapping_.size.load(memory_order_acquire);
   const std::uint64_t offset = folio.index.load(memory_order_relaxed) << kPageShift;
   const std::uint64_t length = size > offset ? std::min<std::uint64_t>(size - offset, folio.size_bytes()) : 0;
+  pages_ += folio.pages();
   unlock_folio(folio);
   end_of_file_ = std::max(end_of_file_, size);
   folios_[count_++] = BatchFolio{&folio, offset, length, false};
@@ -90,7 +95,11 @@ void Batch::plan(std::size_t first, std::size_t end) {
   std::size_t at = first;
   while (offset < stop) {
     if (requests_count_ == requests_.size()) submit();
-    const auto prepared = mapping_.backing->prepare(offset, stop - offset);
+    std::uint64_t end_of_request = std::min(stop, offset + kMaxRequest);
+    // A partial last block goes by itself: the host takes it through another descriptor.
+    const std::uint64_t whole = round_down(end_of_request, kPageSize);
+    if (whole > offset) end_of_request = whole;
+    const auto prepared = mapping_.backing->prepare(offset, end_of_request - offset);
     if (!prepared.ok()) {
       failed(offset, stop - offset, prepared.errnum());
       return;
@@ -144,9 +153,8 @@ void Batch::submit() {
 void Batch::write() {
   for (std::size_t i = 0; i < count_;) {
     std::size_t end = i + 1;
-    // A partial last block is a request of its own: the host takes it through another descriptor.
     while (end < count_ && folios_[end].offset == folios_[end - 1].offset + folios_[end - 1].length &&
-           folios_[end].length == folios_[end].folio->size_bytes()) {
+           folios_[end - 1].length == folios_[end - 1].folio->size_bytes() && folios_[end].length != 0) {
       ++end;
     }
     if (folios_[i].length != 0) plan(i, end);
@@ -159,6 +167,9 @@ void Batch::write() {
   }
   mapping_.cache.stats.count(Counter::writeback_folios, count_);
 }
+
+// The page after the folio's last.
+std::uint64_t end_page(const Folio& folio) { return folio.index.load(memory_order_relaxed) + folio.pages(); }
 
 void wait_for_writeback(Mapping& mapping, Folio& folio) {
   while (folio.has(kWriteback)) {
@@ -192,7 +203,7 @@ bool write_back_some(Mapping& mapping, std::uint64_t* page, std::uint64_t last_p
   std::uint64_t looked_at = 0;
   while (*page <= last_page && next_candidate(mapping, page, last_page, wait)) {
     if (looked_at >= max_folios) return false;
-    const std::uint64_t batch_last = std::min(last_page, *page + (kBatchFolios - 1));
+    const std::uint64_t batch_last = std::min(last_page, *page + (kBatchPages - 1));
     Folio* busy = nullptr;
     {
       RangeGuard instantiate(mapping.invalidate);
@@ -204,8 +215,10 @@ bool write_back_some(Mapping& mapping, std::uint64_t* page, std::uint64_t last_p
           *page = batch_last + 1;
           break;
         }
-        ++looked_at;
         Folio* folio = get_folio(mapping, *page);
+        // A large one may begin before *page and end after batch_last. It is not split while we have a reference.
+        const std::uint64_t next = folio == nullptr ? *page + 1 : end_page(*folio);
+        looked_at += next - *page;
         if (folio != nullptr && !batch.add(*folio, *page)) {
           if (wait) {
             busy = folio;  // nothing of ours may be unsubmitted while we wait for another's
@@ -213,7 +226,8 @@ bool write_back_some(Mapping& mapping, std::uint64_t* page, std::uint64_t last_p
           }
           mapping.cache.put_folio(*folio);
         }
-        ++*page;
+        *page = next;
+        if (next == 0) break;
       }
       if (!batch.empty()) batch.write();
     }

@@ -2,9 +2,9 @@
 // Locks: range (both, in the order of inodes) > invalidate (remove, of what changes, in the same order) > flush, cache.
 //
 // What the backing has to find in place is written back under the range locks, which keep writers out, before the
-// invalidate lock is taken: it then stays clean. Where folios are to go, the range locks reach to the edges of pages,
-// so that no neighbour on the same page becomes dirty in between, and what was written is flushed, since a folio that
-// is gone cannot become dirty again should a later flush fail.
+// invalidate lock is taken: it then stays clean. Where folios are to go, the locks reach around whatever folio may lie
+// on an edge, so that no neighbour in the same folio becomes dirty in between, and what was written is flushed, since a
+// folio that is gone cannot become dirty again should a later flush fail.
 #include <algorithm>
 #include <cerrno>
 
@@ -18,6 +18,11 @@
 namespace quire {
 
 namespace {
+
+// What is locked for a range: no folio lies in it and outside it.
+ByteRange around_folios(const Inode& inode, ByteRange range) {
+  return range.around(inode.mapping.cache.folio_alignment());
+}
 
 bool passes_largest(std::uint64_t offset, std::uint64_t length) {
   return length > kMaxFileSize || offset > kMaxFileSize - length;
@@ -68,17 +73,20 @@ namespace {
 Status clone_locked(Inode& source, ByteRange in_source, Inode& target, ByteRange in_target, std::uint64_t old_size) {
   Mapping& mapping = target.mapping;
   QUIRE_TRY(make_durable(source, in_source));
-  if (!is_aligned(in_target.offset, kPageSize) || !is_aligned(in_target.end, kPageSize)) {
-    // Pages that stay in part: their other bytes must outlive the folio.
+  const bool inside_pages = !is_aligned(in_target.offset, kPageSize) || !is_aligned(in_target.end, kPageSize);
+  if (inside_pages || unstable_large_folio_at(mapping, in_target.first_page()) ||
+      unstable_large_folio_at(mapping, in_target.last_page())) {
+    // Pages, and folios that cannot be split, that stay in part: their other bytes must outlive the folio.
     QUIRE_TRY(sync_range(mapping, in_target.first_page(), in_target.first_page(), true));
     QUIRE_TRY(sync_range(mapping, in_target.last_page(), in_target.last_page(), true));
-    // A range that ends inside a block may end at the target's end only: the backing judges by what it knows.
-    QUIRE_TRY(write_back_size(mapping, old_size));
   }
+  // A range that ends inside a block may end at the target's end only: the backing judges by what it knows.
+  if (inside_pages) QUIRE_TRY(write_back_size(mapping, old_size));
   const bool grows = in_target.end > old_size;
   TwoRanges remove;  // of the source too: no writeback may go on in blocks that are shared from now on
-  remove.acquire({&source, in_source.first_page(), in_source.last_page(), kRemove},
-                 {&target, in_target.first_page(), grows ? kRangeEnd : in_target.last_page(), kRemove},
+  const ByteRange around_source = around_folios(source, in_source), around_target = around_folios(target, in_target);
+  remove.acquire({&source, around_source.first_page(), around_source.last_page(), kRemove},
+                 {&target, around_target.first_page(), grows ? kRangeEnd : around_target.last_page(), kRemove},
                  invalidate_lock_of);
   if (has_defect(Defect::cache_dropped_before_backing)) {
     remove_folios(mapping, in_target.first_page(), in_target.last_page());
@@ -131,8 +139,8 @@ Status file_clone(OpenFile& source, std::uint64_t from, OpenFile& target, std::u
     QUIRE_TRY(check_overlap(source, in_source, target, in_target));
     TwoRanges locks;
     const std::uint64_t old_size =
-        lock_for_change(locks, *source.inode, {in_source.page_start(), in_source.page_end()}, *target.inode,
-                        {in_target.page_start(), in_target.page_end()}, in_target.end);
+        lock_for_change(locks, *source.inode, around_folios(*source.inode, in_source), *target.inode,
+                        around_folios(*target.inode, in_target), in_target.end);
     const std::uint64_t source_size = source_mapping.size.load(memory_order_acquire);
     if (to_the_end && source_size != in_source.end) continue;  // its end moved between the look and the lock
     if (in_source.end > source_size) return fail_with(EINVAL, "the source ends before the range does");
@@ -158,15 +166,17 @@ Result<std::uint64_t> file_dedupe(OpenFile& source, std::uint64_t from, OpenFile
   Mapping& mapping = target.inode->mapping;
   mapping.cache.stats.count(Counter::range_changes);
 
+  const ByteRange around_source = around_folios(*source.inode, in_source);
+  const ByteRange around_target = around_folios(*target.inode, in_target);
   TwoRanges locks;  // writers are kept out of both; readers may go on, since no byte changes
-  locks.acquire({source.inode, in_source.page_start(), in_source.page_end() - 1, kShared},
-                {target.inode, in_target.page_start(), in_target.page_end() - 1, kShared}, range_lock_of);
+  locks.acquire({source.inode, around_source.offset, around_source.end - 1, kShared},
+                {target.inode, around_target.offset, around_target.end - 1, kShared}, range_lock_of);
   QUIRE_TRY(check_inside(source, in_source, target, in_target));
   QUIRE_TRY(make_durable(*source.inode, in_source));
   QUIRE_TRY(write_back_range(*target.inode, in_target));
   TwoRanges remove;  // no fill may be reading the blocks that are given up
-  remove.acquire({source.inode, in_source.first_page(), in_source.last_page(), kRemove},
-                 {target.inode, in_target.first_page(), in_target.last_page(), kRemove}, invalidate_lock_of);
+  remove.acquire({source.inode, around_source.first_page(), around_source.last_page(), kRemove},
+                 {target.inode, around_target.first_page(), around_target.last_page(), kRemove}, invalidate_lock_of);
   const auto shared = mapping.backing->dedupe(*source_mapping.backing, from, offset, length);
   if (shared.ok()) note_changed(mapping);
   return shared;
@@ -191,15 +201,16 @@ Status file_exchange(OpenFile& a, std::uint64_t a_offset, OpenFile& b, std::uint
   Mapping& mapping_b = b.inode->mapping;
   mapping_a.cache.stats.count(Counter::range_changes);
 
+  const ByteRange around_a = around_folios(*a.inode, in_a), around_b = around_folios(*b.inode, in_b);
   TwoRanges locks;
-  locks.acquire({a.inode, in_a.page_start(), in_a.page_end() - 1, kExclusive},
-                {b.inode, in_b.page_start(), in_b.page_end() - 1, kExclusive}, range_lock_of);
+  locks.acquire({a.inode, around_a.offset, around_a.end - 1, kExclusive},
+                {b.inode, around_b.offset, around_b.end - 1, kExclusive}, range_lock_of);
   QUIRE_TRY(check_inside(a, in_a, b, in_b));
   QUIRE_TRY(make_durable(*a.inode, in_a));
   QUIRE_TRY(make_durable(*b.inode, in_b));
   TwoRanges remove;
-  remove.acquire({a.inode, in_a.first_page(), in_a.last_page(), kRemove},
-                 {b.inode, in_b.first_page(), in_b.last_page(), kRemove}, invalidate_lock_of);
+  remove.acquire({a.inode, around_a.first_page(), around_a.last_page(), kRemove},
+                 {b.inode, around_b.first_page(), around_b.last_page(), kRemove}, invalidate_lock_of);
   QUIRE_TRY(mapping_a.backing->exchange(*mapping_b.backing, b_offset, a_offset, length));
   note_changed(mapping_a);
   note_changed(mapping_b);

@@ -33,7 +33,7 @@ Result<std::size_t> copy_locked(OpenFile& source, OpenFile& target, const Piece&
   const std::unique_ptr<char[]> bytes(new (std::nothrow) char[piece.length]);
   if (bytes == nullptr) return fail(ENOMEM);
   FrameReservation target_frames(cache.pool), source_frames(cache.pool);
-  cache.reserve(target_frames, folios);
+  cache.reserve(target_frames, folios, cache.max_order());
   TwoRanges locks;
   const ByteRange to_bytes{piece.offset, piece.offset + piece.length};
   lock_for_change(locks, *source.inode, {piece.from, piece.from + piece.length}, *target.inode, to_bytes, to_bytes.end);

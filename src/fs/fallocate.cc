@@ -62,15 +62,15 @@ Status change_in_place(Inode& inode, int mode, ByteRange bytes) {
   const bool keep_size = (mode & FALLOC_FL_KEEP_SIZE) != 0;
   const std::uint64_t length = bytes.end - bytes.offset;
   WriteRange range(inode);
-  // To the edges of pages: a failure may drop them, and a writer of the same page may count on one.
-  const std::uint64_t start = round_down(bytes.offset, std::uint64_t{kPageSize});
-  QUIRE_TRY(range.acquire(start, round_up(bytes.end, kPageSize) - start, false, false));
+  // Around folios: a failure may drop them, and a writer of the same folio may count on one.
+  const ByteRange around = bytes.around(mapping.cache.folio_alignment());
+  QUIRE_TRY(range.acquire(around.offset, around.end - around.offset, false, false));
   const std::uint64_t old_size = mapping.size.load(memory_order_acquire);
   const std::uint64_t new_size = keep_size ? old_size : std::max(old_size, bytes.end);
   QUIRE_TRY(write_back_size(mapping, bytes.end));
   RangeGuard remove(mapping.invalidate);
-  remove.acquire(std::min(bytes.offset, old_size) >> kPageShift, new_size == old_size ? bytes.last_page() : kRangeEnd,
-                 kRemove);
+  remove.acquire(round_down(std::min(bytes.offset, old_size), mapping.cache.folio_alignment()) >> kPageShift,
+                 new_size == old_size ? around.last_page() : kRangeEnd, kRemove);
   const CacheContext context{has_defect(Defect::flush_without_context) ? nullptr : &remove.request()};
   switch (mode & ~FALLOC_FL_KEEP_SIZE) {
     case FALLOC_FL_ZERO_RANGE:
@@ -95,10 +95,11 @@ Status change_in_place(Inode& inode, int mode, ByteRange bytes) {
 Status punch_hole(Inode& inode, ByteRange bytes) {
   Mapping& mapping = inode.mapping;
   RangeGuard range(inode.range);
-  range.acquire(round_down(bytes.offset, kPageSize), round_up(bytes.end, kPageSize) - 1, kExclusive);
+  const ByteRange around = bytes.around(mapping.cache.folio_alignment());
+  range.acquire(around.offset, around.end - 1, kExclusive);
   QUIRE_TRY(write_back_size(mapping, bytes.end));
   RangeGuard remove(mapping.invalidate);
-  remove.acquire(bytes.first_page(), bytes.last_page(), kRemove);
+  remove.acquire(around.first_page(), around.last_page(), kRemove);
   QUIRE_TRY(settle(mapping, bytes, mapping.backing->punch(bytes.offset, bytes.end - bytes.offset)));
   zero_cache(mapping, bytes.offset, bytes.end, 0);
   return {};
@@ -113,7 +114,7 @@ Status shift(Inode& inode, bool insert, ByteRange bytes) {
   RangeGuard range(inode.range);
   for (;;) {
     const std::uint64_t first =
-        std::min(mapping.size.load(memory_order_acquire), round_down(bytes.offset, std::uint64_t{kPageSize}));
+        round_down(std::min(mapping.size.load(memory_order_acquire), bytes.offset), mapping.cache.folio_alignment());
     range.acquire(first, kRangeEnd, kExclusive);
     if (mapping.size.load(memory_order_acquire) >= first) break;
     range.release();  // it shrank between the look and the lock
@@ -127,7 +128,7 @@ Status shift(Inode& inode, bool insert, ByteRange bytes) {
     return fail_with(EFBIG, "the file would grow past the largest that it can be");
   }
   RangeGuard remove(mapping.invalidate);
-  remove.acquire(bytes.first_page(), kRangeEnd, kRemove);
+  remove.acquire(bytes.around(mapping.cache.folio_alignment()).first_page(), kRangeEnd, kRemove);
   const CacheContext context{has_defect(Defect::flush_without_context) ? nullptr : &remove.request()};
   if (has_defect(Defect::cache_dropped_before_backing)) remove_folios(mapping, bytes.first_page(), UINT64_MAX);
   // Flushed too: what is dropped cannot become dirty again should a later flush fail.

@@ -26,6 +26,7 @@ struct ByteRange {
   std::uint64_t last_page() const { return (end - 1) >> kPageShift; }
   std::uint64_t page_start() const { return round_down(offset, kPageSize); }
   std::uint64_t page_end() const { return round_up(end, kPageSize); }
+  ByteRange around(std::uint64_t alignment) const { return {round_down(offset, alignment), round_up(end, alignment)}; }
 };
 
 struct Inode {

@@ -1,5 +1,6 @@
 // Truncate: backing first, then the cache at one instant. Guarantees: R1, R2.
-// Locks: range (exclusive from min(old, new) to infinity) > invalidate (remove, the same in pages) > cache.
+// Locks: range (exclusive from min(old, new), or the folio that may hold it, to infinity) > invalidate (remove, the
+// same in pages) > cache.
 #include <algorithm>
 #include <cerrno>
 
@@ -20,16 +21,17 @@ Status file_truncate(OpenFile& file, std::uint64_t size) {
                      static_cast<unsigned long long>(size),
                      static_cast<unsigned long long>(mapping.backing->max_size()));
   }
+  const std::uint64_t alignment = mapping.cache.folio_alignment();
   RangeGuard range(inode.range);
   for (;;) {
-    const std::uint64_t first = std::min(mapping.size.load(memory_order_acquire), size);
+    const std::uint64_t first = round_down(std::min(mapping.size.load(memory_order_acquire), size), alignment);
     range.acquire(first, kRangeEnd, kExclusive);
     if (std::min(mapping.size.load(memory_order_acquire), size) >= first) break;
     range.release();  // it shrank between the look and the lock
   }
   const std::uint64_t old_size = mapping.size.load(memory_order_acquire);
   RangeGuard remove(mapping.invalidate);
-  remove.acquire(std::min(old_size, size) >> kPageShift, kRangeEnd, kRemove);
+  remove.acquire(round_down(std::min(old_size, size), alignment) >> kPageShift, kRangeEnd, kRemove);
   // Taking `remove` has drained writeback and fills. The backing may be behind: appended bytes not yet written.
   mapping.cache.stats.count(Counter::truncates);
   const Status changed = mapping.backing->set_size(size);

@@ -86,7 +86,7 @@ TEST_P(Truncate, DropsWhatWasDirty) {
   ASSERT_EQ(file.truncate(4096), 0);
   EXPECT_LE(file.mapping().unstable_count.load(memory_order_relaxed), 1U);
   EXPECT_LE(cache.cache.unstable(), 1U);
-  EXPECT_EQ(file.mapping().folio_count.load(memory_order_relaxed), 1U);
+  EXPECT_EQ(file.mapping().page_count.load(memory_order_relaxed), 1U);
   ASSERT_EQ(file.truncate(0), 0);
   EXPECT_EQ(cache.cache.unstable(), 0U);
   ASSERT_EQ(file.sync(), 0);
@@ -105,12 +105,12 @@ TEST_P(Truncate, AppendsAfterwardsBeginAtTheNewEnd) {
 
 TEST_P(Truncate, R1_FailedTruncateLeavesEverything) {
   lay(30'000);
-  const std::uint64_t folios = file.mapping().folio_count.load(memory_order_relaxed);
+  const std::uint64_t folios = file.mapping().page_count.load(memory_order_relaxed);
   backing.set_size_errnum.store(EIO, memory_order_release);
   for (const std::uint64_t size : {std::uint64_t{0}, std::uint64_t{5000}, std::uint64_t{1} << 20}) {
     EXPECT_EQ(file.truncate(size), EIO);
     EXPECT_EQ(file.size(), 30'000U);
-    EXPECT_EQ(file.mapping().folio_count.load(memory_order_relaxed), folios);
+    EXPECT_EQ(file.mapping().page_count.load(memory_order_relaxed), folios);
     EXPECT_EQ(file.content(), words(30'000, kFile, 1, 0));
   }
   backing.set_size_errnum.store(0, memory_order_release);

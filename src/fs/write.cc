@@ -60,7 +60,7 @@ Result<WrittenAt> write_piece(OpenFile& file, std::span<const iovec> vectors, Us
   if (has_defect(kOrder)) QUIRE_TRY(range.acquire(offset, count, append, false));
   QUIRE_TRY(cache.throttle(mapping, folios));
   FrameReservation frames(cache.pool);
-  cache.reserve(frames, folios);
+  cache.reserve(frames, folios, cache.max_order());
   Status status = has_defect(kOrder) ? Status{} : range.acquire(offset, count, append, false);
   std::size_t clipped = count;
   if (status.ok() && (io_flags & kIoWithin) != 0) {

@@ -108,7 +108,7 @@ TEST_F(FileWrite, FailedEdgeChangesNothing) {
                                      .last = extent.value().address}}});
     EXPECT_EQ(file.write(words(count, kFile, 2, offset), offset), -EIO);
     EXPECT_EQ(file.mapping().unstable_count.load(memory_order_relaxed), 0U);
-    EXPECT_LE(file.mapping().folio_count.load(memory_order_relaxed), 2U) << "the edges at most";
+    EXPECT_LE(file.mapping().page_count.load(memory_order_relaxed), 2U) << "the edges at most";
     EXPECT_EQ(file.size(), 100'000U);
     disk.heal();
     EXPECT_EQ(file.content(), words(100'000, kFile, 1, 0));
@@ -126,7 +126,7 @@ TEST_F(FileWrite, NoMemoryForTheIndexChangesNothing) {
   EXPECT_EQ(file.write(bytes, 0), -ENOMEM);
   EXPECT_EQ(file.size(), 10U);
   EXPECT_EQ(file.content(), words(10, kFile, 1, 0));
-  EXPECT_EQ(file.mapping().folio_count.load(memory_order_relaxed), 1U);
+  EXPECT_EQ(file.mapping().page_count.load(memory_order_relaxed), 1U);
   EXPECT_EQ(file.mapping().unstable_count.load(memory_order_relaxed), 1U);
   EXPECT_EQ(file.write(bytes, 0), static_cast<ssize_t>(bytes.size()));
   EXPECT_EQ(file.content(), bytes);
@@ -210,10 +210,10 @@ TEST_F(NoWait, ReadsOnlyWhatIsResident) {
   const std::size_t reads = disk.reads();
   EXPECT_EQ(file.read(bytes.data(), 100, 0, kIoNoWait), -EAGAIN);
   EXPECT_EQ(disk.reads(), reads) << "no I/O";
-  EXPECT_EQ(file.mapping().folio_count.load(memory_order_relaxed), 0U);
+  EXPECT_EQ(file.mapping().page_count.load(memory_order_relaxed), 0U);
   ASSERT_EQ(file.range(0, 8192).size(), 8192U);
   EXPECT_EQ(file.read(bytes.data(), 100, 0, kIoNoWait), 100);
-  const std::uint64_t resident = file.mapping().folio_count.load(memory_order_relaxed) * kPageSize;
+  const std::uint64_t resident = file.mapping().page_count.load(memory_order_relaxed) * kPageSize;
   EXPECT_EQ(file.read(bytes.data(), 40'000, 0, kIoNoWait),
             static_cast<ssize_t>(std::min<std::uint64_t>(resident, 40'000)))
       << "as far as it is resident";
