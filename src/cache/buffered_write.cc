@@ -174,7 +174,12 @@ bool Write::split_for_write(Folio& folio, std::uint64_t page) {
   const std::uint64_t high = std::min<std::uint64_t>(end_, start + folio.size_bytes());
   const unsigned whole = folio.order.load(memory_order_relaxed);
   if (whole == 0 || folio.has(kDirty) || high - low >= folio.size_bytes() / kDirtyShare) return false;
-  return split_folio(mapping_, folio, page, std::min(whole - 1, order_at(page, whole))).ok();
+  HeldPage held[2];
+  std::size_t edges = 0;
+  if (edges_[0] == &folio) held[edges++] = {first_page(), &edges_[0]};
+  if (edges_[1] == &folio) held[edges++] = {last_page(), &edges_[1]};
+  const unsigned order = std::min(whole - 1, order_at(page, whole));
+  return split_folio(mapping_, folio, page, order, std::span(held, edges)).ok();
 }
 
 // The folio, referenced, as found for `page`. True: locked, and it may be written to. False: look again. The reference

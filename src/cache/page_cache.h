@@ -11,6 +11,7 @@
 #include <memory>
 #include <span>
 
+#include "base/defect.h"
 #include "cache/folio_pool.h"
 #include "cache/lookaside.h"
 #include "cache/lru.h"
@@ -79,7 +80,9 @@ class PageCache {
   unsigned max_order() const { return max_order_; }
   void set_max_order(unsigned order) { max_order_ = order; }  // for tests, before there are mappings
   // No folio lies on both sides of a multiple of this. Bytes.
-  std::uint64_t folio_alignment() const { return std::uint64_t{kPageSize} << max_order_; }
+  std::uint64_t folio_alignment() const {
+    return has_defect(Defect::range_operation_locks_pages_only) ? kPageSize : std::uint64_t{kPageSize} << max_order_;
+  }
   std::uint64_t max_operation_bytes() const;  // R1: min(16 MiB, a quarter of the memory)
   std::uint64_t unstable() const { return unstable_.load(memory_order_relaxed); }
   std::uint64_t background_dirty() const { return background_dirty_; }

@@ -38,16 +38,17 @@ unsigned first_part_order(const Folio& folio, unsigned whole, std::uint64_t page
 
 }  // namespace
 
-Status split_folio(Mapping& mapping, Folio& folio, std::uint64_t page, unsigned order) {
+Status split_folio(Mapping& mapping, Folio& folio, std::uint64_t page, unsigned order, std::span<const HeldPage> held) {
   DCHECK(folio.has(kLocked));
   DCHECK(folio_is(folio, &mapping, page));
   const unsigned whole = folio.order.load(memory_order_relaxed);
   if (whole <= order) return {};
   if (!folio.has(kUptodate) || folio.has(kWriteback)) return fail(EBUSY);
-  std::uint32_t ours = 2;
+  const auto all = static_cast<std::uint32_t>(2 + held.size());
+  std::uint32_t ours = all;
   if (!folio.refs.compare_exchange(ours, 0, memory_order_acquire, memory_order_relaxed)) {
     if (!has_defect(Defect::split_despite_references)) return fail(EBUSY);
-    folio.refs.fetch_sub(2, memory_order_relaxed);
+    folio.refs.fetch_sub(all, memory_order_relaxed);
   }
 
   PageCache& cache = mapping.cache;
@@ -58,8 +59,8 @@ Status split_folio(Mapping& mapping, Folio& folio, std::uint64_t page, unsigned 
   {
     MutexLock lock(mapping.pages.mutex());
     if (!mapping.pages.split_locked(page, order, sizeof(Folio)).ok()) {
-      end_change(folio);
-      folio.refs.fetch_add(2, memory_order_release);
+      if (!keeps_even) end_change(folio);
+      folio.refs.fetch_add(all, memory_order_release);
       return fail(ENOMEM);
     }
     const unsigned first_order = first_part_order(folio, whole, page, order);
@@ -79,6 +80,18 @@ Status split_folio(Mapping& mapping, Folio& folio, std::uint64_t page, unsigned 
       part.refs.store(1, memory_order_release);
     });
   }
+  std::uint32_t kept = 2;  // the first part's: the mapping's, and the caller's
+  for (const HeldPage& one : held) {
+    *one.folio = &folio;
+    for_each_other_part(folio, whole, page, order, [&](std::uint64_t first, unsigned part_order) {
+      if (one.page - first < std::uint64_t{1} << part_order) *one.folio = &part_of(first);
+    });
+    if (*one.folio == &folio) {
+      ++kept;
+    } else {
+      (*one.folio)->refs.fetch_add(1, memory_order_relaxed);  // before reclaim can get its lock
+    }
+  }
   for_each_other_part(folio, whole, page, order, [&](std::uint64_t first, unsigned) {
     Folio& part = part_of(first);
     lock_acquired(folio_lock_class, &part, LockKey{mapping.id, first});
@@ -87,7 +100,7 @@ Status split_folio(Mapping& mapping, Folio& folio, std::uint64_t page, unsigned 
     unlock_folio(part);
   });
   if (!keeps_even) end_change(folio);
-  folio.refs.fetch_add(2, memory_order_release);
+  folio.refs.fetch_add(kept, memory_order_release);
   cache.stats.count(Counter::folio_splits);
   return {};
 }

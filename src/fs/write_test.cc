@@ -132,6 +132,31 @@ TEST_F(FileWrite, NoMemoryForTheIndexChangesNothing) {
   EXPECT_EQ(file.content(), bytes);
 }
 
+// What was not written stays clean; the edges, in one folio or in several, keep their other bytes.
+TEST_F(FileWrite, SmallWritesSplitLargeFolios) {
+  std::vector<char> model = words(16 * kPageSize, kFile, 1, 0);
+  const auto expect_unstable = [&](std::uint64_t offset, std::size_t count, std::uint64_t pages, bool split = true) {
+    file.drop_cached();
+    ASSERT_EQ(file.write(model, 0), static_cast<ssize_t>(model.size()));  // in folios of four pages
+    ASSERT_EQ(file.sync(), 0);
+    const std::uint64_t splits = cache.sum(Counter::folio_splits);
+    const std::vector<char> bytes = words(count, kFile, 2, offset);
+    ASSERT_EQ(file.write(bytes, offset), static_cast<ssize_t>(count));
+    std::copy(bytes.begin(), bytes.end(), model.begin() + static_cast<std::ptrdiff_t>(offset));
+    EXPECT_EQ(file.mapping().unstable_count.load(memory_order_relaxed), pages) << offset << " " << count;
+    EXPECT_EQ(cache.sum(Counter::folio_splits) != splits, split);
+    EXPECT_EQ(file.content(), model);
+    ASSERT_EQ(file.sync(), 0);
+    file.drop_cached();
+    EXPECT_EQ(file.content(), model);
+  };
+  expect_unstable(5 * kPageSize + 100, 8, 1);
+  expect_unstable(8 * kPageSize, 2 * kPageSize, 4, false);  // half of a folio: as one
+  expect_unstable(3 * kPageSize + 4000, 200, 2);
+  expect_unstable(2 * kPageSize + 100, 12 * kPageSize, 14);
+  expect_unstable(15 * kPageSize + 4000, 96, 1);
+}
+
 TEST_F(FileWrite, FailedClaimsAreGivenBack) {
   const std::uint32_t free_before = cache.cache.pool.free_frames();
   for (int i = 0; i < 300; ++i) {

@@ -31,7 +31,7 @@ void FiberScheduler::run(Strategy& strategy, const std::function<void()>& scenar
   touched_.clear();
   exploring_ = false;
   now_ns_ = kStartNs;
-  steps_ = choice_ = interesting_choices_ = waits_ = 0;
+  turns_ = steps_ = choice_ = interesting_choices_ = waits_ = 0;
   idle_jumps_ = 0;
   static_cast<void>(thread_slot());  // its first call takes steps that no later schedule would take
   SimThread& main = make_thread(scenario, "the scenario", false);
@@ -130,6 +130,10 @@ int FiberScheduler::choose(bool current_runs, bool interesting) {
     fallback = std::countr_zero(later != 0 ? later : preferred);
   }
   if (!exploring_) return fallback;
+  if (const std::uint32_t held = held_back(mask); held != 0 && held != mask) {
+    mask &= ~held;
+    if ((mask >> fallback & 1) == 0) fallback = std::countr_zero(mask);
+  }
   const Choice choice{choice_++, current_runs ? current : -1, mask, interesting, fallback};
   interesting_choices_ += interesting;
   if (std::popcount(mask) == 1) return std::countr_zero(mask);
@@ -140,6 +144,8 @@ int FiberScheduler::choose(bool current_runs, bool interesting) {
 
 void FiberScheduler::switch_to(int number) {
   SimThread& next = *threads_[static_cast<std::size_t>(number)];
+  next.ran = ++turns_;
+  next.behind = 0;
   if (&next == current_) return;
   SimThread& left = *current_;
   current_ = &next;
@@ -228,7 +234,32 @@ void FiberScheduler::wake(const void* word, int count) {
   }
 }
 
-void FiberScheduler::yield() { switch_to(choose(false, false)); }
+// A thread that yields again without having seen what it waits for goes on only after those who could have run in
+// between and did not: else two that poll would hand on to each other for ever, and each time there would be a choice
+// (Musuvathi and Qadeer, "Fair stateless model checking", PLDI 2008).
+void FiberScheduler::yield() {
+  SimThread& self = *current_;
+  if (self.yielded != 0) {
+    for (const auto& other : threads_) {
+      const bool could_have = other->state == State::runnable && other.get() != &self;
+      if (could_have && other->ran < self.yielded) self.behind |= 1u << other->number;
+    }
+  }
+  self.yielded = ++turns_;
+  switch_to(choose(false, false));
+}
+
+// Of those in the mask, who has to let others in it go first.
+std::uint32_t FiberScheduler::held_back(std::uint32_t mask) const {
+  std::uint32_t held = 0;
+  for (const auto& thread : threads_) {
+    for (std::uint32_t left = thread->behind & mask; left != 0; left &= left - 1) {
+      const int other = std::countr_zero(left);
+      if (threads_[static_cast<std::size_t>(other)]->ran < thread->yielded) held |= 1u << thread->number;
+    }
+  }
+  return held & mask;
+}
 
 void FiberScheduler::sleep(std::int64_t ns) {
   SimThread& self = *current_;

@@ -72,6 +72,9 @@ class FiberScheduler final : public sim::Scheduler {
     std::int64_t deadline = -1;       // on_word, asleep; negative: none
     bool timed_out = false;
     SimThread* joined = nullptr;  // on_thread
+    std::uint64_t ran = 0;        // turns_ when it last went on
+    std::uint64_t yielded = 0;    // turns_ at its last yield; 0: none yet
+    std::uint32_t behind = 0;     // who, by number, goes on first since that yield; see yield()
     unsigned nesting = 0;         // of RCU read sections
     std::uint64_t section = 0;
     sim::Where last{};
@@ -92,6 +95,7 @@ class FiberScheduler final : public sim::Scheduler {
   SimThread& make_thread(std::function<void()> body, const char* name, bool explored);
   int choose(bool current_runs, bool interesting);
   std::uint32_t runnable() const;
+  std::uint32_t held_back(std::uint32_t mask) const;
   void let_time_pass();
   void switch_to(int number);
   void wait_here();  // the current thread's state says for what
@@ -111,6 +115,7 @@ class FiberScheduler final : public sim::Scheduler {
   bool reporting_ = false;
   unsigned unfinished_ = 0;  // of explore()'s threads
   std::int64_t now_ns_ = 0;
+  std::uint64_t turns_ = 0;
   std::uint64_t steps_ = 0, choice_ = 0, interesting_choices_ = 0, waits_ = 0;
   unsigned idle_jumps_ = 0;  // of the clock, with every explored thread waiting for another's wake-up
   std::vector<GivenChoices::Given> deviations_;

@@ -37,6 +37,15 @@ void World::warm(std::size_t number, std::uint64_t offset, std::size_t count) {
   }
 }
 
+void World::warm_large(std::size_t number, std::uint64_t page, unsigned order) {
+  FrameReservation frames(cache().pool);
+  cache().reserve(frames, 1u << order, order);
+  const auto filled = fill_range(file(number).mapping(), page, page + (1u << order) - 1, frames, CacheContext{}, order);
+  Folio& folio = *filled.value().first;
+  CHECK(folio.order.load(memory_order_relaxed) == order);
+  cache().put_folio(folio);
+}
+
 std::uint32_t World::reclaim(std::uint32_t want) {
   FrameReservation frames(cache().pool);
   const std::uint32_t before = cache().pool.free_frames();

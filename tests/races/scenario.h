@@ -67,6 +67,8 @@ class World {
   int append(std::size_t number, const std::string& bytes) { return write(number, 0, bytes, kIoAppend); }
   // Reads the pages that hold [offset, offset + count): they are resident, and the lookaside knows them.
   void warm(std::size_t number, std::uint64_t offset, std::size_t count);
+  // The 2^order pages from `page` on, from the disk, as one folio.
+  void warm_large(std::size_t number, std::uint64_t page, unsigned order);
   // Reclaims clean folios until `want` frames have come free or none is left to take. Returns how many.
   std::uint32_t reclaim(std::uint32_t want);
 
