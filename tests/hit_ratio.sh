@@ -55,7 +55,7 @@ holds "sizes" '[.[] | select(.policy == "lru") | [.size_fraction, .frames]] == [
 holds "types" 'all(.[]; .trace == "loop.trace" and .requests == 1000 and .misses >= 100 and .misses <= 1000)'
 holds "ratios" 'all(.[]; .miss_ratio == .misses / .requests)'
 holds "LRU on a loop" 'all(.[] | select(.policy == "lru"); .misses == 1000)'
-for policy in lru clock 2q arc lirs wtinylfu s3fifo; do
+for policy in lru clock 2q arc lirs wtinylfu s3fifo quire; do
   holds "$policy is there" "any(.[]; .policy == \"$policy\")"
 done
 

@@ -12,7 +12,7 @@ namespace quire::simulation {
 
 using Block = std::uint32_t;  // 0 .. blocks - 1, see trace.h
 
-inline constexpr std::uint32_t kMaxBlocks = UINT32_MAX - 16;  // room for the heads of lists
+inline constexpr std::uint32_t kMaxBlocks = 1U << 27;
 
 class BlockLists {
  public:

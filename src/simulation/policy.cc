@@ -9,9 +9,9 @@ struct Entry {
   std::string_view name;
   std::unique_ptr<Policy> (*make)(std::uint32_t frames, std::uint32_t blocks);
 };
-constexpr Entry kPolicies[] = {{"lru", &make_lru},       {"clock", &make_clock}, {"2q", &make_two_queue},
-                               {"arc", &make_arc},       {"lirs", &make_lirs},   {"wtinylfu", &make_w_tiny_lfu},
-                               {"s3fifo", &make_s3_fifo}};
+constexpr Entry kPolicies[] = {{"lru", &make_lru},        {"clock", &make_clock}, {"2q", &make_two_queue},
+                               {"arc", &make_arc},        {"lirs", &make_lirs},   {"wtinylfu", &make_w_tiny_lfu},
+                               {"s3fifo", &make_s3_fifo}, {"quire", &make_quire}};
 
 }  // namespace
 

@@ -1,6 +1,6 @@
 // A replacement policy in simulation: told each request, it says whether the block was resident. Each baseline follows
-// its paper (the source stands at the top of its file) and sees every request, hits included.
-// Place: simulation; hit_ratio.h runs traces through policies. Thread safety: none.
+// its paper (the source stands at the top of its file) and sees every request, hits included; `quire` is the cache's
+// own, which does not. Place: simulation; hit_ratio.h runs traces through policies. Thread safety: none.
 #pragma once
 
 #include <cstdint>
@@ -33,5 +33,6 @@ std::unique_ptr<Policy> make_arc(std::uint32_t frames, std::uint32_t blocks);
 std::unique_ptr<Policy> make_lirs(std::uint32_t frames, std::uint32_t blocks);
 std::unique_ptr<Policy> make_w_tiny_lfu(std::uint32_t frames, std::uint32_t blocks);
 std::unique_ptr<Policy> make_s3_fifo(std::uint32_t frames, std::uint32_t blocks);
+std::unique_ptr<Policy> make_quire(std::uint32_t frames, std::uint32_t blocks);
 
 }  // namespace quire::simulation
