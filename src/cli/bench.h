@@ -1,5 +1,6 @@
 // `quire bench`: what was asked for, and what was measured. bench_command.cc parses, bench_scenarios.cc decides what
 // runs against what, bench_harness runs and times it, bench_cached and bench_disk do the work, bench_report prints.
+// hit-ratio times nothing: bench_hit_ratio does all of it, over src/simulation.
 #pragma once
 
 #include <cstddef>
@@ -20,6 +21,10 @@ struct BenchOptions {
   std::uint64_t memory = 0;              // 0: the scenario's default
   std::string json;                      // a file, "-" or empty
   std::string file;                      // rand-read: this file instead of scratch files; only ever read
+  // hit-ratio, which uses none of the above but the scenario and json:
+  std::vector<std::string> traces;                       // never empty
+  std::vector<double> sizes{0.01, 0.05, 0.1, 0.2, 0.4};  // fractions of a trace's distinct blocks, in (0, 1]
+  std::vector<std::string> policies;                     // names of simulation/policy.h; never empty
 };
 
 // One line of the table and one object of the JSON.

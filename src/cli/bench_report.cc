@@ -4,13 +4,11 @@
 #include <fmt/core.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
+#include <cstdio>
 #include <nlohmann/json.hpp>
-#include <utility>
 
 #include "cli/size.h"
-#include "cli/support.h"
 
 namespace quire {
 
@@ -40,19 +38,10 @@ nlohmann::ordered_json to_json(const BenchRow& row) {
 
 }  // namespace
 
-BenchReport::BenchReport(const std::string& json) : json_path_(json), table_(json == "-" ? stderr : stdout) {
-  if (json.empty()) return;
-  json_ = json == "-" ? stdout : std::fopen(json.c_str(), "we");
-  if (json_ == nullptr) throw BenchError("cannot write " + json + ": " + errno_text(errno));
-}
-
-BenchReport::~BenchReport() {
-  if (json_ != nullptr && json_ != stdout) (void)std::fclose(json_);
-}
-
 void BenchReport::add(const std::vector<BenchRow>& rows) {
+  std::FILE* const table = json_.table();
   if (!header_printed_) {
-    fmt::print(table_, kLine, "scenario", "op", "system", "thr", "qd", "file", "block", "mode", "", "ops/s", "MiB/s",
+    fmt::print(table, kLine, "scenario", "op", "system", "thr", "qd", "file", "block", "mode", "", "ops/s", "MiB/s",
                "ns/op", "quire/", "path");
     header_printed_ = true;
   }
@@ -66,24 +55,19 @@ void BenchReport::add(const std::vector<BenchRow>& rows) {
       ratio = fmt::format("{:.2f}x", quire->ops_per_s / row.ops_per_s);
     }
     const std::string torn = row.torn < 0 ? "" : fmt::format(" ({} torn)", row.torn);
-    fmt::print(table_, kLine, row.scenario, row.op, row.system, row.threads, row.depth, format_size(row.file_size),
+    fmt::print(table, kLine, row.scenario, row.op, row.system, row.threads, row.depth, format_size(row.file_size),
                format_size(row.block_size), row.mode, row.cold ? "cold" : "", fmt::format("{:.0f}", row.ops_per_s),
                fmt::format("{:.1f}", row.mib_per_s()), fmt::format("{:.1f}", row.ns_per_op()), ratio, row.path + torn);
     rows_.push_back(row);
   }
-  (void)std::fflush(table_);
+  (void)std::fflush(table);
 }
 
 void BenchReport::finish() {
-  if (json_ == nullptr) return;
+  if (!json_.wanted()) return;
   auto array = nlohmann::ordered_json::array();
   for (const BenchRow& row : rows_) array.push_back(to_json(row));
-  const std::string text = array.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
-  std::FILE* const file = std::exchange(json_, nullptr);
-  const bool written = std::fwrite(text.data(), 1, text.size(), file) == text.size() && std::fflush(file) == 0;
-  const int errnum = errno;
-  const bool closed = file == stdout || std::fclose(file) == 0;
-  if (!written || !closed) throw BenchError("cannot write " + json_path_ + ": " + errno_text(written ? errno : errnum));
+  json_.write(array.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
 }
 
 }  // namespace quire

@@ -1,22 +1,18 @@
 // The table as it grows, and the JSON array at the end.
 #pragma once
 
-#include <cstdio>
 #include <string>
 #include <vector>
 
 #include "cli/bench.h"
+#include "cli/bench_json.h"
 
 namespace quire {
 
 class BenchReport {
  public:
-  // json: a file (opened now, so that a wrong name is said before the work), "-" for standard output (the table then
-  // goes to stderr), or empty. Throws BenchError.
-  explicit BenchReport(const std::string& json);
-  ~BenchReport();
-  BenchReport(const BenchReport&) = delete;
-  BenchReport& operator=(const BenchReport&) = delete;
+  // json: as JsonFile's path. Throws BenchError.
+  explicit BenchReport(const std::string& json) : json_(json) {}
 
   // Prints rows measured against each other: the last column compares each with quire's, if it is among them.
   void add(const std::vector<BenchRow>& rows);
@@ -24,9 +20,7 @@ class BenchReport {
   void finish();
 
  private:
-  const std::string json_path_;
-  std::FILE* table_;
-  std::FILE* json_ = nullptr;
+  JsonFile json_;
   bool header_printed_ = false;
   std::vector<BenchRow> rows_;
 };

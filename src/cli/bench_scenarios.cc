@@ -13,6 +13,7 @@
 #include "cli/bench_cached.h"
 #include "cli/bench_disk.h"
 #include "cli/bench_files.h"
+#include "cli/bench_hit_ratio.h"
 #include "cli/bench_ranges.h"
 #include "cli/bench_report.h"
 #include "cli/size.h"
@@ -242,6 +243,7 @@ constexpr Scenario kScenarios[] = {{"short-read", &short_read, 2}, {"overwrite",
 }  // namespace
 
 int run_bench(const BenchOptions& options) {
+  if (options.scenario == "hit-ratio") return run_hit_ratio(options);
   BenchReport report(options.json);
   for (const Scenario& scenario : kScenarios) {
     if (options.scenario != scenario.name) continue;

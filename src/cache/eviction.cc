@@ -1,0 +1,275 @@
+// The lists, the duel, and what a ghost says.
+#include "cache/eviction.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <new>
+
+#include "base/check.h"
+
+namespace quire {
+
+namespace {
+
+constexpr std::uint32_t kMaxOrder = 9;
+constexpr std::uint64_t kGhostSpan = 2;        // caches' worth of evictions that a ghost lives
+constexpr std::uint64_t kUnseenSpan = 4;       // caches' worth of accesses after which a reuse rarely finds a ghost
+constexpr std::int64_t kMostPerSample = 32;    // reuses that one hot page stands for, at most
+constexpr std::uint32_t kFillMost = 8;         // entries that go from cold to hot in one evict()
+constexpr std::uint32_t kRefusalsPerList = 8;  // then the other list is asked
+constexpr std::uint64_t kStepsOfShare = 16;    // from end to end
+
+// A ghost: bit 0 set, bit 1 warm, 29 bits of evicted_, 29 bits of clock_.
+constexpr std::uint64_t kWarm = 2;
+constexpr unsigned kEvictedShift = 2;
+constexpr unsigned kStampShift = 31;
+constexpr std::uint64_t kGhostMask = (1u << 29) - 1;
+
+std::uint64_t least_cold(std::uint64_t capacity) { return std::max<std::uint64_t>(1, capacity / 100); }
+std::uint64_t least_hot(std::uint64_t capacity) { return std::max<std::uint64_t>(1, capacity / 128); }
+
+}  // namespace
+
+Status Eviction::create(std::uint32_t max_frames) {
+  CHECK(max_frames > 0);
+  CHECK(max_frames <= kMaxFrames);
+  entries_.reset(new (std::nothrow) Entry[max_frames]);
+  if (entries_ == nullptr) return fail(ENOMEM);
+  max_frames_ = max_frames;
+  cold_share_ = max_frames / 2;
+  resize(max_frames);
+  balance_ = -patience_;  // LIRS, until LRU is seen to do better
+  return {};
+}
+
+void Eviction::resize(std::uint32_t frames) {
+  CHECK(frames > 0);
+  CHECK(frames <= max_frames_);
+  const std::uint64_t before = capacity_ == 0 ? frames : capacity_;
+  capacity_ = frames;
+  set_cold_share(cold_share_ * capacity_ / before);
+  lru_.set_capacity(capacity_);
+  lirs_.set_capacity(std::max<std::uint64_t>(1, capacity_ - least_cold(capacity_)));
+  patience_ = std::max<std::int64_t>(8, static_cast<std::int64_t>(capacity_ / 4));
+  balance_ = std::clamp(balance_, -patience_, patience_);
+  lead_ = std::clamp(lead_, -patience_, patience_);
+}
+
+// --- lists
+// ------------------------------------------------------------------------------------------------------------
+
+void Eviction::push_front(std::uint32_t id, ListName name) {
+  Entry& entry = entries_[id];
+  List& list = lists_[name];
+  entry.list = name;
+  entry.next = list.head;
+  entry.previous = kNone;
+  if (list.head != kNone) {
+    entries_[list.head].previous = id;
+  } else {
+    list.tail = id;
+  }
+  list.head = id;
+  ++list.entries;
+  list.frames += weight(entry);
+}
+
+void Eviction::unlink(std::uint32_t id) {
+  Entry& entry = entries_[id];
+  List& list = lists_[entry.list];
+  if (hand_ == id) hand_ = entry.previous;
+  (entry.previous != kNone ? entries_[entry.previous].next : list.head) = entry.next;
+  (entry.next != kNone ? entries_[entry.next].previous : list.tail) = entry.previous;
+  --list.entries;
+  list.frames -= weight(entry);
+  entry.list = kNowhere;
+}
+
+void Eviction::move_to_front(std::uint32_t id) {
+  const ListName list = entries_[id].list;
+  unlink(id);
+  push_front(id, list);
+}
+
+// The hand goes from tail to head, over one list and then the other.
+std::uint32_t Eviction::next_of_hand() {
+  if (hand_ == kNone) {
+    hand_turn_ = hand_turn_ == kCold ? kHot : kCold;
+    hand_ = lists_[hand_turn_].tail;
+    if (hand_ == kNone) return kNone;
+  }
+  const std::uint32_t id = hand_;
+  hand_ = entries_[id].previous;
+  return id;
+}
+
+// --- what an access tells
+// ----------------------------------------------------------------------------------------------
+
+// LIRS's test: was the page reused sooner than the coldest hot page has been left alone?
+bool Eviction::younger_than_hot(std::uint64_t stamp) const {
+  const std::uint32_t coldest = lists_[kHot].tail;
+  return coldest != kNone && stamp > entries_[coldest].stamp;
+}
+
+void Eviction::found(std::uint32_t id) {
+  Entry& entry = entries_[id];
+  ListName to = entry.list;
+  clock_ += weight(entry);
+  if (entry.known) {
+    judge(entry, !entry.untried);
+    if (entry.untried && younger_than_hot(entry.stamp)) to = kHot;  // readahead came before the refault
+  }
+  record_access(entry);
+  unlink(id);
+  push_front(id, to);
+}
+
+// Whether LRU and LIRS would have had the page, from its last access before this one.
+void Eviction::judge(const Entry& entry, bool was_resident) {
+  const std::uint64_t age = clock_ - entry.stamp;
+  const bool lru = lru_.reaches(entry.stamp);
+  const bool lirs = (entry.warm && lirs_.reaches(entry.stamp)) || age <= least_cold(capacity_);
+  std::int64_t evidence = weight(entry);
+  if (lru != was_resident) lead_ = std::clamp(lead_ + (lru ? evidence : -evidence), -patience_, patience_);
+  if (lru == lirs) return;
+  if (lirs && entry.list == kHot && age > kUnseenSpan * capacity_) {
+    const auto stands_for = static_cast<std::int64_t>(capacity_ / lists_[kHot].frames);
+    evidence *= std::clamp<std::int64_t>(stands_for, 1, kMostPerSample);
+  }
+  balance_ += lru ? evidence : -evidence;
+  const std::uint64_t step = std::max<std::uint64_t>(1, capacity_ / kStepsOfShare);
+  if (balance_ > patience_) {
+    balance_ = patience_;
+    if (lead_ >= patience_ / 4) set_cold_share(cold_share_ + step);
+  } else if (balance_ < -patience_) {
+    balance_ = -patience_;
+    set_cold_share(cold_share_ - std::min(step, cold_share_));
+  }
+}
+
+void Eviction::set_cold_share(std::uint64_t share) {
+  const std::uint64_t most = std::max<std::uint64_t>(1, capacity_ - least_hot(capacity_));
+  cold_share_ = std::clamp(share, std::min(most, least_cold(capacity_)), most);
+}
+
+void Eviction::record_access(Entry& entry) {
+  const std::uint32_t frames = weight(entry);
+  bool warm = !lirs_.full();  // LIRS makes the first pages hot
+  if (entry.known) {
+    warm = lirs_.reaches(entry.stamp);
+    forget(entry);
+  }
+  entry.stamp = clock_;
+  entry.known = 1;
+  entry.untried = 0;
+  entry.warm = warm;
+  lru_.add(clock_, frames);
+  if (warm) lirs_.add(clock_, frames);
+}
+
+void Eviction::forget(const Entry& entry) {
+  lru_.remove(entry.stamp, weight(entry));
+  if (entry.warm) lirs_.remove(entry.stamp, weight(entry));
+}
+
+// --- coming and going
+// -------------------------------------------------------------------------------------------------
+
+void Eviction::admit(std::uint32_t id, std::uint64_t ghost, Admission how) {
+  CHECK(id < max_frames_);
+  CHECK(how.order <= kMaxOrder);
+  Entry& entry = entries_[id];
+  CHECK(entry.list == kNowhere);
+  entry = Entry{};
+  entry.order = how.order;
+  entry.known = is_live(ghost);
+  if (entry.known) {
+    const std::uint64_t age = (clock_ - (ghost >> kStampShift)) & kGhostMask;
+    entry.stamp = clock_ - std::min(age, clock_);
+    entry.warm = (ghost & kWarm) != 0;
+  } else {
+    entry.stamp = clock_;
+  }
+  entry.untried = how.prefetched;
+  ListName to = kCold;
+  if (!how.prefetched) {
+    clock_ += weight(entry);
+    if (entry.known) judge(entry, false);
+    if (entry.known && younger_than_hot(entry.stamp)) to = kHot;
+    record_access(entry);
+  }
+  push_front(id, to);
+  fill_hot();
+}
+
+void Eviction::remove(std::uint32_t id) {
+  CHECK(id < max_frames_);
+  Entry& entry = entries_[id];
+  if (entry.list == kNowhere) return;
+  if (entry.known) forget(entry);
+  unlink(id);
+}
+
+// The share of hot that no page has earned goes to cold's oldest: of a loop, any part is worth keeping.
+void Eviction::fill_hot() {
+  const List& cold = lists_[kCold];
+  for (std::uint32_t moved = 0; moved < kFillMost; ++moved) {
+    if (lists_[kHot].frames >= hot_share() || cold.frames <= cold_share_) return;
+    const std::uint32_t id = cold.tail;
+    unlink(id);
+    push_front(id, kHot);
+  }
+}
+
+std::uint32_t Eviction::next_victim(std::uint32_t refused) const {
+  ListName from = lists_[kHot].frames > hot_share() ? kHot : kCold;
+  if ((refused / kRefusalsPerList) % 2 == 1) from = from == kHot ? kCold : kHot;
+  if (lists_[from].tail == kNone) from = from == kHot ? kCold : kHot;
+  return lists_[from].tail;
+}
+
+std::uint64_t Eviction::take_off(std::uint32_t id) {
+  const Entry& entry = entries_[id];
+  unlink(id);
+  evicted_ += weight(entry);
+  if (!entry.known) return 0;                           // prefetched in vain: no access to remember
+  if (clock_ - entry.stamp > kGhostMask / 2) return 0;  // so old that the ghost could not tell
+  return 1 | (entry.warm ? kWarm : 0) | (evicted_ & kGhostMask) << kEvictedShift |
+         (entry.stamp & kGhostMask) << kStampShift;
+}
+
+bool Eviction::is_live(std::uint64_t ghost) const {
+  if ((ghost & 1) == 0) return false;
+  return ((evicted_ - (ghost >> kEvictedShift)) & kGhostMask) <= kGhostSpan * capacity_;
+}
+
+void Eviction::check() const {
+  bool hand_seen = hand_ == kNone;
+  for (const ListName name : {kCold, kHot}) {
+    const List& list = lists_[name];
+    std::uint32_t entries = 0;
+    std::uint64_t frames = 0;
+    std::uint32_t previous = kNone;
+    for (std::uint32_t id = list.head; id != kNone; previous = id, id = entries_[id].next) {
+      const Entry& entry = entries_[id];
+      CHECK(entry.list == name);
+      CHECK(entry.previous == previous);
+      CHECK(entry.stamp <= clock_);
+      if (!entry.known) CHECK(entry.untried);
+      if (id == hand_) hand_seen = true;
+      CHECK(++entries <= list.entries);
+      frames += weight(entry);
+    }
+    CHECK(list.tail == previous);
+    CHECK(list.entries == entries);
+    CHECK(list.frames == frames);
+  }
+  CHECK(hand_seen);
+  CHECK(cold_share_ > 0);
+  CHECK(cold_share_ <= capacity_);
+  CHECK(balance_ <= patience_ && -balance_ <= patience_);
+  CHECK(lead_ <= patience_ && -lead_ <= patience_);
+}
+
+}  // namespace quire
