@@ -34,8 +34,10 @@ enum class Counter : std::uint8_t {
   readahead_windows,
   readahead_skipped,
   evictions,
+  refaults,  // fills of pages that were evicted not long ago: counted once evictions leave ghosts
   reclaim_scans,
   writeback_folios,
+  writeback_bytes,
   writeback_requests,
   writeback_errors,
   flushes,
