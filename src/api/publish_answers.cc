@@ -9,12 +9,14 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <cstdarg>
 #include <cstdio>
 #include <string_view>
 
 #include "api/cache_impl.h"
 #include "api/publisher.h"
 #include "api/residency_draw.h"
+#include "base/check.h"
 #include "sync/clock.h"
 
 namespace quire {
@@ -47,6 +49,19 @@ bool take_number(std::string_view* text, std::uint64_t* number) {
   text->remove_prefix(1);
   return !text->empty();
 }
+
+// A part of an answer: a slice's runs, and a line before and after them.
+struct Reply {
+  std::array<char, (kRuns + 2) * kLongestLine> text;
+  std::size_t length = 0;
+  [[gnu::format(printf, 2, 3)]] void add(const char* format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    length += static_cast<std::size_t>(std::vsnprintf(&text[length], text.size() - length, format, arguments));
+    va_end(arguments);
+    DCHECK(length < text.size());
+  }
+};
 
 }  // namespace
 
@@ -111,7 +126,6 @@ void Publisher::answer(const Client& client) {
 
 void Publisher::answer_residency(const Client& client, std::uint64_t device, std::uint64_t inode) {
   std::array<quire_residency_run, kRuns> runs;
-  std::array<char, (kRuns + 2) * kLongestLine> text;
   CacheImpl::ResidencyFile file{};
   ResidencyCursor at;
   std::int64_t table_deadline = now_ns() + kPatience;
@@ -123,20 +137,17 @@ void Publisher::answer_residency(const Client& client, std::uint64_t device, std
     }
     if (!found.ok()) return send_error(client, first || found.errnum() != ENOENT ? found.errnum() : ESTALE);
     table_deadline = now_ns() + kPatience;
-    std::size_t length = 0;
-    const auto add = [&](const char* format, auto... values) {
-      length += static_cast<std::size_t>(std::snprintf(&text[length], text.size() - length, format, values...));
-    };
+    Reply reply;
     using Long = unsigned long long;
-    if (first) add("file %llu %zu %u\n", static_cast<Long>(file.size), kPageSize, file.handles);
+    if (first) reply.add("file %llu %zu %u\n", static_cast<Long>(file.size), kPageSize, file.handles);
     first = false;
     for (std::size_t i = 0; i < found.value(); ++i) {
       const quire_residency_run& run = runs[i];
-      add("run %llu %llu %s %u\n", static_cast<Long>(run.offset), static_cast<Long>(run.length), state_name(run.state),
-          run.order);
+      reply.add("run %llu %llu %s %u\n", static_cast<Long>(run.offset), static_cast<Long>(run.length),
+                state_name(run.state), run.order);
     }
-    if (at.done) add("end\n");
-    if (!send_all(client, text.data(), length)) return;
+    if (at.done) reply.add("end\n");
+    if (!send_all(client, reply.text.data(), reply.length)) return;
   }
 }
 
