@@ -81,7 +81,7 @@ static inline int quire_published_read(const quire_published* mapped, quire_publ
   int attempt;
   size_t i;
   if (__atomic_load_n(&mapped->magic, __ATOMIC_ACQUIRE) != QUIRE_PUBLISHED_MAGIC) return 0;
-  if (mapped->version != QUIRE_PUBLISHED_VERSION) return 0;
+  if (__atomic_load_n(&mapped->version, __ATOMIC_RELAXED) != QUIRE_PUBLISHED_VERSION) return 0;
   for (attempt = 0; attempt < 100000; ++attempt) {
     const uint64_t before = __atomic_load_n(&mapped->sequence, __ATOMIC_ACQUIRE);
     if ((before & 1) != 0) continue;

@@ -128,8 +128,6 @@ TEST_F(Publish, APageForEachCacheThatAsksForIt) {
   ASSERT_EQ(paths.size(), 2u);
   EXPECT_NE(Page(paths[0]).read().cache, Page(paths[1]).read().cache);
   EXPECT_STRNE(Page(paths[0]).read().socket, Page(paths[1]).read().socket);
-  const quire_options unknown{sizeof(quire_options), 8 * kMiB, 0, 0x8};
-  EXPECT_FAILS(EINVAL, quire_cache_create(&unknown));
 }
 
 TEST_F(Publish, NobodyElseCanWriteOrResizeIt) {
