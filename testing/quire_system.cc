@@ -17,7 +17,8 @@ ssize_t answer(ssize_t result) { return result < 0 ? -errno : result; }
 
 class QuireSystem final : public System {
  public:
-  QuireSystem(const std::string& directory, size_t memory) : files_(directory), memory_(memory) {}
+  QuireSystem(const std::string& directory, size_t memory, unsigned flags)
+      : files_(directory), memory_(memory), flags_(flags) {}
 
   ~QuireSystem() override {
     for (quire_file* file : handles_) quire_close(file);
@@ -30,6 +31,7 @@ class QuireSystem final : public System {
     quire_options options{};
     options.struct_size = sizeof options;
     options.memory = memory_;
+    options.flags = flags_;
     cache_ = quire_cache_create(&options);
     if (cache_ == nullptr) return -errno;
     for (int i = 0; i < count; ++i) {
@@ -107,14 +109,15 @@ class QuireSystem final : public System {
 
   HostFiles files_;
   const size_t memory_;
+  const unsigned flags_;
   quire_cache* cache_ = nullptr;
   std::vector<quire_file*> handles_;
 };
 
 }  // namespace
 
-std::unique_ptr<System> make_quire_system(const std::string& directory, size_t memory) {
-  return std::make_unique<QuireSystem>(directory, memory);
+std::unique_ptr<System> make_quire_system(const std::string& directory, size_t memory, unsigned flags) {
+  return std::make_unique<QuireSystem>(directory, memory, flags);
 }
 
 }  // namespace quire::judge

@@ -50,7 +50,7 @@ class System {
 
 // Files DIR/.quire-torture-PID-N, removed by the destructor.
 std::unique_ptr<System> make_kernel_system(const std::string& directory);
-// The same through a quire cache of `memory` bytes.
-std::unique_ptr<System> make_quire_system(const std::string& directory, size_t memory);
+// The same through a quire cache of `memory` bytes; flags: quire_options.flags.
+std::unique_ptr<System> make_quire_system(const std::string& directory, size_t memory, unsigned flags = 0);
 
 }  // namespace quire::judge

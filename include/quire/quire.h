@@ -40,6 +40,10 @@ typedef struct quire_options {
 #define QUIRE_NO_IO_URING 0x1u
 /* quire_options.flags: open host files without O_DIRECT (through the host's own cache). */
 #define QUIRE_NO_DIRECT 0x2u
+/* quire_options.flags: let other processes of this user, and root, watch this cache, by `quire top PID` and `quire
+ * residency PID FILE` or through quire/published.h. Costs a thread, which wakes four times a second, a page of memory
+ * and three descriptors; hits cost nothing more. Nothing is left behind when the process ends, however it ends. */
+#define QUIRE_PUBLISH 0x4u
 
 /* quire_cache_destroy flags: drop what could not be written back. */
 #define QUIRE_DISCARD 0x1u
@@ -166,6 +170,52 @@ QUIRE_API int quire_msync(quire_cache* cache, void* address, size_t length);    
 /* Writes the cache's statistics as a JSON object into buffer (at most size bytes, NUL included); returns its
  * length without the NUL, as snprintf. Keys: docs/PERFORMANCE.md. */
 QUIRE_API ssize_t quire_stats_json(quire_cache* cache, char* buffer, size_t size);
+
+/* --- Residency: what of a file is in the cache, as runs of whole pages (4096 bytes) in one state. The last run may
+ * reach past the end of the file by less than a folio. Any thread, beside any other call: each folio is reported as it
+ * was at some instant of the call, different ones at different instants; one that is there throughout is never left
+ * out, one that comes or goes meanwhile may be. Takes no lock; nobody waits for it. --- */
+
+/* quire_residency_run.state. dirty, writeback and unflushed bytes are those that are not durable yet. */
+enum quire_residency_state {
+  QUIRE_RUN_CLEAN = 0,     /* as on the device */
+  QUIRE_RUN_DIRTY = 1,     /* newer than on the device */
+  QUIRE_RUN_WRITEBACK = 2, /* being written; perhaps changed again meanwhile */
+  QUIRE_RUN_UNFLUSHED = 3, /* written; the device has not been flushed since */
+  QUIRE_RUN_FILLING = 4,   /* being read, or a reading of it failed */
+  QUIRE_RUN_GHOST = 5      /* evicted not long ago and remembered: takes no memory of its own */
+};
+
+typedef struct quire_residency_run {
+  uint64_t offset; /* bytes; a multiple of the page size, as is length */
+  uint64_t length; /* bytes, above 0 */
+  uint32_t state;  /* QUIRE_RUN_* */
+  uint32_t order;  /* its folios are of 2^order pages each */
+} quire_residency_run;
+
+/* Fills runs with up to count of those that end after offset, ascending; returns how many, 0 if nothing is left. The
+ * first begins no earlier than the page of offset. If count were found there may be more: call again with the end of
+ * the last, whose run the next call's first may continue. Errors: EINVAL (negative offset). */
+QUIRE_API ssize_t quire_residency(quire_file* file, off_t offset, quire_residency_run* runs, size_t count);
+
+/* Writes the file's residency as a JSON object into buffer (at most size bytes, NUL included); returns its length
+ * without the NUL, as snprintf. {"file": the path as it was opened, "size": bytes, "page_size", "resident_bytes",
+ * "dirty_bytes": not durable yet, "runs": [{"offset", "length", "state": "clean" | "dirty" | "writeback" | "unflushed"
+ * | "filling" | "ghost", "order"}, ...]}. The length may differ from call to call. Errors: ENOMEM. */
+QUIRE_API ssize_t quire_residency_json(quire_file* file, char* buffer, size_t size);
+
+/* quire_residency_draw's formats: JSON as above; lines of text with a bar, a character for so many pages; an SVG image
+ * with a strip, coloured by state. */
+#define QUIRE_DRAW_JSON 0
+#define QUIRE_DRAW_TEXT 1
+#define QUIRE_DRAW_SVG 2
+
+/* Draws count runs, ascending, of a file of so many bytes: those of quire_residency, or of another process. name is
+ * that of the file, for titles; characters that the format cannot hold are replaced. Buffer, size and value as for
+ * quire_residency_json. Errors: EINVAL (no such format; runs not ascending, without length or of no known state),
+ * ENOMEM. */
+QUIRE_API ssize_t quire_residency_draw(const char* name, uint64_t file_size, const quire_residency_run* runs,
+                                       size_t count, int format, char* buffer, size_t size);
 
 #ifdef __cplusplus
 }

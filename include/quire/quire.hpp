@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "quire/quire.h"
 #include "quire/result.h"
@@ -49,6 +50,10 @@ class QUIRE_API File {
   Result<std::size_t> dedupe_range(std::uint64_t from, File& target, std::uint64_t offset, std::size_t length);
   Status exchange_range(std::uint64_t from, File& other, std::uint64_t offset, std::size_t length);
   Result<std::size_t> copy_range(std::uint64_t from, File& target, std::uint64_t offset, std::size_t length);
+  // What of the file is in the cache: ascending runs, neighbours alike merged; quire.h says how exact that is.
+  Result<std::vector<quire_residency_run>> residency() const;
+  // Drawn, as quire_residency_draw does; format: QUIRE_DRAW_JSON, QUIRE_DRAW_TEXT or QUIRE_DRAW_SVG.
+  Result<std::string> draw_residency(const char* name, int format) const;
   Status close();
   quire_file* c_handle() const { return file_; }
 
@@ -61,7 +66,7 @@ class QUIRE_API File {
 struct CacheConfig {
   std::size_t memory = 0;  // bytes, metadata included; 0: a quarter of the machine's memory
   unsigned io_depth = 0;   // 0: 128
-  unsigned flags = 0;      // QUIRE_NO_IO_URING, QUIRE_NO_DIRECT
+  unsigned flags = 0;      // QUIRE_NO_IO_URING, QUIRE_NO_DIRECT, QUIRE_PUBLISH
 };
 
 // A page cache. Files are closed before it ends.

@@ -125,7 +125,7 @@ quire_cache* quire_cache_create(const quire_options* options) {
       return nullptr;
     }
   }
-  if ((given.flags & ~(QUIRE_NO_IO_URING | QUIRE_NO_DIRECT)) != 0) {
+  if ((given.flags & ~(QUIRE_NO_IO_URING | QUIRE_NO_DIRECT | QUIRE_PUBLISH)) != 0) {
     static_cast<void>(quire::fail_with(EINVAL, "flags %#x are not known", given.flags));
     report_error(EINVAL, "quire_cache_create");
     return nullptr;
@@ -134,6 +134,7 @@ quire_cache* quire_cache_create(const quire_options* options) {
   wanted.io_depth = given.io_depth;
   wanted.use_io_uring = (given.flags & QUIRE_NO_IO_URING) == 0;
   wanted.use_direct = (given.flags & QUIRE_NO_DIRECT) == 0;
+  wanted.publish = (given.flags & QUIRE_PUBLISH) != 0;
   try {
     auto cache = CacheImpl::create(wanted);
     if (cache.ok()) return reinterpret_cast<quire_cache*>(cache.take().release());

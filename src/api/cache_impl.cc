@@ -67,6 +67,10 @@ Result<std::unique_ptr<CacheImpl>> CacheImpl::create(const CacheOptions& options
   cache_options.use_io_uring = options.use_io_uring;
   QUIRE_TRY(impl->cache_.create(cache_options));
   register_cache(*impl);
+  if (options.publish) {
+    impl->publisher_ = std::make_unique<Publisher>(*impl);
+    QUIRE_TRY(impl->publisher_->start());
+  }
   return impl;
 }
 
@@ -103,7 +107,7 @@ Result<FileImpl*> CacheImpl::open_files(HostDescriptors files, std::unique_ptr<F
   QUIRE_TRY(identity);
   MutexLock lock(table_mutex_);
   QUIRE_TRY(check_not_forked(cache_));
-  const Key key{identity.value().device, identity.value().inode};
+  const FileKey key{identity.value().device, identity.value().inode};
   auto found = files_.find(key);
   if (found == files_.end()) {
     HostOptions host_options{options_.use_direct, options_.use_io_uring, &cache_.io_stats, cache_.io_thread.get()};

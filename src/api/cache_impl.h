@@ -10,7 +10,9 @@
 #include <memory>
 #include <string>
 
+#include "api/publisher.h"
 #include "cache/page_cache.h"
+#include "cache/residency.h"
 #include "fs/open_file.h"
 #include "host/host_backing.h"
 #include "quire/result.h"
@@ -42,6 +44,7 @@ struct CacheOptions {
   unsigned io_depth = 0;   // 0: 128
   bool use_io_uring = true;
   bool use_direct = true;
+  bool publish = false;
 };
 
 class CacheImpl {
@@ -58,14 +61,22 @@ class CacheImpl {
   PageCache& cache() { return cache_; }
   std::string stats_json();
 
+  using FileKey = std::pair<std::uint64_t, std::uint64_t>;  // device, inode
+  struct ResidencyFile {
+    std::uint64_t size;  // bytes
+    unsigned handles;    // 0: it is closed, and its folios are kept for the next open
+  };
+  // The runs from the cursor on of a file by its identity, a slice of the walk; waits for nobody. Residency.cc. Errors:
+  // EBUSY (the table is in use just now), ENOENT (no such file here).
+  Result<std::uint64_t> try_residency(FileKey key, ResidencyCursor& at, std::span<quire_residency_run> runs,
+                                      ResidencyFile* file);
+
   // Around fork(), by the handlers of fork.cc.
   void before_fork() ACQUIRE(table_mutex_) { table_mutex_.lock(); }
   void after_fork_parent() RELEASE(table_mutex_) { table_mutex_.unlock(); }
   void after_fork_child() RELEASE(table_mutex_);
 
  private:
-  using Key = std::pair<std::uint64_t, std::uint64_t>;  // device, inode
-
   explicit CacheImpl(const CacheOptions& options) : options_(options) {}
   Result<FileImpl*> open_files(HostDescriptors files, std::unique_ptr<FileImpl> file);
   Status attach_locked(HostInode& inode, HostDescriptors files, bool writable) REQUIRES(table_mutex_);
@@ -77,12 +88,13 @@ class CacheImpl {
   const CacheOptions options_;
   PageCache cache_;
   Mutex table_mutex_{table_lock_class(), LockKey{reinterpret_cast<std::uintptr_t>(this), 0}};
-  std::map<Key, std::unique_ptr<HostInode>> files_ GUARDED_BY(table_mutex_);
+  std::map<FileKey, std::unique_ptr<HostInode>> files_ GUARDED_BY(table_mutex_);
   unsigned handles_ GUARDED_BY(table_mutex_) = 0;
   FileImpl* unclosed_ GUARDED_BY(table_mutex_) = nullptr;  // whose close failed: still open, but may be discarded
   unsigned unclosed_count_ GUARDED_BY(table_mutex_) = 0;
   std::uint64_t idle_clock_ GUARDED_BY(table_mutex_) = 0;
   static LockClass& table_lock_class();
+  std::unique_ptr<Publisher> publisher_;  // last: its thread looks at all of the above
 };
 
 // fork.cc: living caches, so that a child closes what it must not keep.

@@ -1,6 +1,9 @@
 // The C++ API over the C one: one meaning for both.
+#include <array>
 #include <cerrno>
 
+#include "base/error.h"
+#include "cache/residency.h"
 #include "quire/quire.hpp"
 
 namespace quire {
@@ -88,6 +91,39 @@ Status File::exchange_range(std::uint64_t from, File& other, std::uint64_t offse
 
 Result<std::size_t> File::copy_range(std::uint64_t from, File& target, std::uint64_t offset, std::size_t length) {
   return counted(quire_copy_range(file_, static_cast<off_t>(from), target.file_, static_cast<off_t>(offset), length));
+}
+
+Result<std::vector<quire_residency_run>> File::residency() const {
+  std::vector<quire_residency_run> all;
+  std::array<quire_residency_run, 256> some;
+  std::uint64_t from = 0;
+  for (;;) {
+    const ssize_t count = quire_residency(file_, static_cast<off_t>(from), some.data(), some.size());
+    if (count < 0) return fail(errno);
+    for (const quire_residency_run& run : std::span(some.data(), static_cast<std::size_t>(count))) {
+      std::size_t known = all.size();
+      if (!append_run(run, all, &known)) all.push_back(run);
+      from = run.offset + run.length;
+    }
+    if (count < static_cast<ssize_t>(some.size())) return all;
+  }
+}
+
+Result<std::string> File::draw_residency(const char* name, int format) const {
+  const auto found = residency();
+  QUIRE_TRY(found);
+  const auto length = size();
+  QUIRE_TRY(length);
+  const auto& runs = found.value();
+  std::string text(4096, '\0');
+  for (;;) {
+    const ssize_t n =
+        quire_residency_draw(name, length.value(), runs.data(), runs.size(), format, text.data(), text.size());
+    if (n < 0) return fail(errno);
+    const bool fits = static_cast<std::size_t>(n) < text.size();
+    text.resize(static_cast<std::size_t>(n) + (fits ? 0 : 1));
+    if (fits) return text;
+  }
 }
 
 Status File::close() {

@@ -88,6 +88,9 @@ TEST_F(Fork, EveryCallOfTheChildFails) {
     if (!refused(quire_dedupe_range(f, 0, f, 4096, 4096))) return 24;
     if (!refused(quire_exchange_range(f, 0, f, 4096, 4096))) return 25;
     if (!refused(quire_copy_range(f, 0, f, 4096, 4096))) return 26;
+    quire_residency_run run;
+    if (!refused(quire_residency(f, 0, &run, 1))) return 27;
+    if (!refused(quire_residency_json(f, buffer, sizeof buffer))) return 28;
     return 0;
   });
   EXPECT_EQ(child.wait(), 0);

@@ -250,9 +250,9 @@ TEST(CacheCreate, StructSize) {
 }
 
 TEST(CacheCreate, OptionsAndDestroyFlags) {
-  quire_options options{sizeof(quire_options), 4 * kMiB, 0, 4};
+  quire_options options{sizeof(quire_options), 4 * kMiB, 0, 0x80000000u};
   EXPECT_FAILS(EINVAL, quire_cache_create(&options));
-  EXPECT_MESSAGE_HAS("0x4");
+  EXPECT_MESSAGE_HAS("0x80000000");
   options.flags = 0;
   options.memory = ~std::size_t{0} >> 1;
   EXPECT_FAILS(EINVAL, quire_cache_create(&options));

@@ -35,8 +35,10 @@ enum class Counter : std::uint8_t {
   readahead_skipped,
   folio_splits,
   evictions,
+  refaults,  // fills of pages that were evicted not long ago: counted once evictions leave ghosts
   reclaim_scans,
   writeback_folios,
+  writeback_bytes,
   writeback_requests,
   writeback_errors,
   flushes,

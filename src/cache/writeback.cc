@@ -161,11 +161,14 @@ void Batch::write() {
     i = end;
   }
   submit();
+  std::uint64_t written = 0;
   for (std::size_t i = 0; i < count_; ++i) {
+    if (!folios_[i].failed) written += folios_[i].length;
     end_writeback(mapping_, *folios_[i].folio, !folios_[i].failed);
     mapping_.cache.put_folio(*folios_[i].folio);
   }
   mapping_.cache.stats.count(Counter::writeback_folios, count_);
+  mapping_.cache.stats.count(Counter::writeback_bytes, written);
 }
 
 // The page after the folio's last.

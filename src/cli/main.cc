@@ -56,6 +56,7 @@ int run(int argc, char** argv) {
   app.require_subcommand(1);
   add_file_commands(app, exit_code);
   add_range_commands(app, exit_code);
+  add_see_commands(app, exit_code);
   add_bench_command(app, exit_code);
   add_torture_command(app, exit_code);
   try {

@@ -45,10 +45,17 @@ void print_note(const char* format, ...) {
   va_end(arguments);
 }
 
+unsigned cache_flags() {
+  const char* publish = std::getenv("QUIRE_PUBLISH");
+  const bool set = publish != nullptr && *publish != '\0' && std::strcmp(publish, "0") != 0;
+  return set ? QUIRE_PUBLISH : 0;
+}
+
 CachePtr make_cache(std::uint64_t memory) {
   quire_options options{};
   options.struct_size = sizeof options;
   options.memory = memory;
+  options.flags = cache_flags();
   return CachePtr(quire_cache_create(&options));
 }
 

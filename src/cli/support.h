@@ -29,6 +29,10 @@ struct FileDeleter {
 using CachePtr = std::unique_ptr<quire_cache, CacheDeleter>;
 using FilePtr = std::unique_ptr<quire_file, FileDeleter>;
 
+// QUIRE_PUBLISH if the environment variable of that name is set to anything but 0, so that a cache of this command can
+// be watched by `quire top` and `quire residency`; else 0.
+unsigned cache_flags();
+
 // memory 0 is the library's default. Null: quire_error_message() says why.
 CachePtr make_cache(std::uint64_t memory);
 

@@ -139,9 +139,9 @@ bool write_json(const std::string& path, const nlohmann::ordered_json& json) {
 int run_torture(TortureOptions options) {
   if (!options.seed_given) options.seed = std::random_device{}() & 0x7FFFFFFF;
   const judge::JudgeOptions judged = judge_options(options);
-  const std::unique_ptr<judge::System> system = options.syscalls
-                                                    ? judge::make_kernel_system(options.path)
-                                                    : judge::make_quire_system(options.path, options.memory);
+  const std::unique_ptr<judge::System> system =
+      options.syscalls ? judge::make_kernel_system(options.path)
+                       : judge::make_quire_system(options.path, options.memory, cache_flags());
   const judge::JudgeReport report = judge::judge(*system, judged);
   const std::string name(system->name());
   print_summary(options.json == "-" ? stderr : stdout, options, name, report);
