@@ -14,6 +14,7 @@ namespace {
 constexpr std::uint32_t kMaxOrder = 9;
 constexpr std::uint64_t kGhostSpan = 2;        // caches' worth of evictions that a ghost lives
 constexpr std::uint64_t kUnseenSpan = 4;       // caches' worth of accesses after which a reuse rarely finds a ghost
+constexpr std::uint64_t kStaleSpan = 32;       // caches' worth of accesses that hot waits for one of its pages
 constexpr std::int64_t kMostPerSample = 32;    // reuses that one hot page stands for, at most
 constexpr std::uint32_t kFillMost = 8;         // entries that go from cold to hot in one evict()
 constexpr std::uint32_t kHandPasses = 16;      // free frames that the hand passes over in one look
@@ -256,8 +257,11 @@ void Eviction::fill_hot() {
   }
 }
 
+// Without ghosts that old nothing refaults in time to drive out a hot page of a phase that is over: its age does.
 std::uint32_t Eviction::next_victim(std::uint32_t refused) const {
-  ListName from = lists_[kHot].frames > hot_share() ? kHot : kCold;
+  const List& hot = lists_[kHot];
+  const bool stale = hot.tail != kNone && clock_ - entries_[hot.tail].stamp > kStaleSpan * capacity_;
+  ListName from = stale || hot.frames > hot_share() ? kHot : kCold;
   if ((refused / kRefusalsPerList) % 2 == 1) from = from == kHot ? kCold : kHot;
   if (lists_[from].tail == kNone) from = from == kHot ? kCold : kHot;
   return lists_[from].tail;

@@ -380,6 +380,38 @@ TEST(Eviction, AnEndedLoopGivesItsFramesBack) {
   EXPECT_LE(cache.misses(rest), lru_misses(rest, 400) + rest.size() * 2 / 100);
 }
 
+// Two out of three pages are used once; the others come back just after what the cache holds has been replaced.
+TEST(Eviction, RefaultsComeToBeHot) {
+  TestCache cache(400);
+  for (int round = 0; round < 30; ++round) cache.misses(range(0, 300));  // hot is full of these, which nobody wants now
+  std::uint64_t once = 1'000'000;
+  std::uint64_t missed = 0;
+  for (int round = 0; round < 40; ++round) {
+    for (std::uint64_t page = 500'000; page < 500'200; ++page) {
+      cache.access(once++);
+      cache.access(once++);
+      if (!cache.access(page) && round >= 30) ++missed;
+    }
+  }
+  EXPECT_LE(missed, 200U) << "of 2000; LRU: all";
+}
+
+// The loop's ghosts are gone when their pages come back: only hot pages can tell that keeping pays.
+TEST(Eviction, AFewHotPagesSpeakForALongLoop) {
+  for (const std::uint32_t frames : {40U, 400U}) {
+    TestCache cache(frames);
+    std::vector<std::uint64_t> pages;
+    for (int turn = 0; turn < 30; ++turn) {  // back and forth: cold has nearly everything
+      auto pass = range(1'000'000, 2 * frames);
+      if (turn % 2 == 1) std::reverse(pass.begin(), pass.end());
+      cache.misses(pass);
+    }
+    ASSERT_GE(cache.eviction.cold_share(), frames * 9 / 10);
+    for (int round = 0; round < 30; ++round) cache.misses(range(0, 6 * frames));
+    EXPECT_LE(cache.misses(range(0, 6 * frames)), frames * 6 - frames * 8 / 10) << frames << " (ideal: all frames hit)";
+  }
+}
+
 TEST(Eviction, BackAndForthIsNoWorseThanLru) {
   for (const std::uint32_t frames : {40U, 200U, 400U}) {
     std::vector<std::uint64_t> pages;
@@ -417,6 +449,21 @@ TEST(RecencyHorizon, IsWhereAnLruCacheEnds) {
       last[page] = stamp;
     }
   }
+}
+
+TEST(RecencyHorizon, WhatIsOlderThanItsBucketsStillCounts) {
+  RecencyHorizon horizon;
+  horizon.set_capacity(16);  // buckets of one tick
+  for (std::uint64_t stamp = 1; stamp <= 12; ++stamp) horizon.add(stamp, 1);
+  for (std::uint64_t stamp = 13; stamp <= 1000; ++stamp) {  // four pages, again and again: the twelve stay within
+    if (stamp > 16) horizon.remove(stamp - 4, 1);
+    horizon.add(stamp, 1);
+    EXPECT_TRUE(horizon.reaches(12)) << stamp;
+    EXPECT_EQ(horizon.full(), stamp >= 16) << stamp;
+  }
+  for (std::uint64_t stamp = 1001; stamp <= 1012; ++stamp) horizon.add(stamp, 1);
+  EXPECT_FALSE(horizon.reaches(12));
+  EXPECT_TRUE(horizon.reaches(997));
 }
 
 TEST(RecencyHorizon, FollowsAnotherCapacity) {
