@@ -14,8 +14,10 @@ namespace {
 constexpr std::uint32_t kMaxOrder = 9;
 constexpr std::uint64_t kGhostSpan = 2;        // caches' worth of evictions that a ghost lives
 constexpr std::uint64_t kUnseenSpan = 4;       // caches' worth of accesses after which a reuse rarely finds a ghost
+constexpr std::uint64_t kStaleSpan = 32;       // caches' worth of accesses that hot waits for one of its pages
 constexpr std::int64_t kMostPerSample = 32;    // reuses that one hot page stands for, at most
 constexpr std::uint32_t kFillMost = 8;         // entries that go from cold to hot in one evict()
+constexpr std::uint32_t kHandPasses = 16;      // free frames that the hand passes over in one look
 constexpr std::uint32_t kRefusalsPerList = 8;  // then the other list is asked
 constexpr std::uint64_t kStepsOfShare = 16;    // from end to end
 
@@ -27,6 +29,11 @@ constexpr std::uint64_t kGhostMask = (1u << 29) - 1;
 
 std::uint64_t least_cold(std::uint64_t capacity) { return std::max<std::uint64_t>(1, capacity / 100); }
 std::uint64_t least_hot(std::uint64_t capacity) { return std::max<std::uint64_t>(1, capacity / 128); }
+
+std::uint64_t most_of_late(std::uint64_t most, std::uint64_t now) {
+  constexpr std::uint64_t kMemory = 64;  // batches
+  return now >= most ? now : most - (most - now + kMemory - 1) / kMemory;
+}
 
 }  // namespace
 
@@ -47,10 +54,11 @@ void Eviction::resize(std::uint32_t frames) {
   CHECK(frames <= max_frames_);
   const std::uint64_t before = capacity_ == 0 ? frames : capacity_;
   capacity_ = frames;
+  peak_ = frames;
   set_cold_share(cold_share_ * capacity_ / before);
   lru_.set_capacity(capacity_);
   lirs_.set_capacity(std::max<std::uint64_t>(1, capacity_ - least_cold(capacity_)));
-  patience_ = std::max<std::int64_t>(8, static_cast<std::int64_t>(capacity_ / 4));
+  patience_ = std::max<std::int64_t>(8, static_cast<std::int64_t>(capacity_ / 8));
   balance_ = std::clamp(balance_, -patience_, patience_);
   lead_ = std::clamp(lead_, -patience_, patience_);
 }
@@ -77,7 +85,6 @@ void Eviction::push_front(std::uint32_t id, ListName name) {
 void Eviction::unlink(std::uint32_t id) {
   Entry& entry = entries_[id];
   List& list = lists_[entry.list];
-  if (hand_ == id) hand_ = entry.previous;
   (entry.previous != kNone ? entries_[entry.previous].next : list.head) = entry.next;
   (entry.next != kNone ? entries_[entry.next].previous : list.tail) = entry.previous;
   --list.entries;
@@ -91,16 +98,18 @@ void Eviction::move_to_front(std::uint32_t id) {
   push_front(id, list);
 }
 
-// The hand goes from tail to head, over one list and then the other.
+// By frame number, so that each entry has its turn however the lists are stirred. kNone: nobody at the next few
+// numbers.
 std::uint32_t Eviction::next_of_hand() {
-  if (hand_ == kNone) {
-    hand_turn_ = hand_turn_ == kCold ? kHot : kCold;
-    hand_ = lists_[hand_turn_].tail;
-    if (hand_ == kNone) return kNone;
+  for (std::uint32_t passed = 0; passed < kHandPasses; ++passed) {
+    const std::uint32_t id = hand_;
+    const Entry& entry = entries_[id];
+    const bool here = entry.list != kNowhere;
+    hand_ += here ? weight(entry) : 1;
+    if (hand_ >= max_frames_) hand_ = 0;
+    if (here) return id;
   }
-  const std::uint32_t id = hand_;
-  hand_ = entries_[id].previous;
-  return id;
+  return kNone;
 }
 
 // --- what an access tells
@@ -141,7 +150,7 @@ void Eviction::judge(const Entry& entry, bool was_resident) {
   const std::uint64_t step = std::max<std::uint64_t>(1, capacity_ / kStepsOfShare);
   if (balance_ > patience_) {
     balance_ = patience_;
-    if (lead_ >= patience_ / 4) set_cold_share(cold_share_ + step);
+    if (lead_ >= patience_ / 2) set_cold_share(cold_share_ + step);
   } else if (balance_ < -patience_) {
     balance_ = -patience_;
     set_cold_share(cold_share_ - std::min(step, cold_share_));
@@ -155,6 +164,7 @@ void Eviction::set_cold_share(std::uint64_t share) {
 
 void Eviction::record_access(Entry& entry) {
   const std::uint32_t frames = weight(entry);
+  if (entry.untried) untried_ -= frames;
   bool warm = !lirs_.full();  // LIRS makes the first pages hot
   if (entry.known) {
     warm = lirs_.reaches(entry.stamp);
@@ -181,6 +191,7 @@ void Eviction::admit(std::uint32_t id, std::uint64_t ghost, Admission how) {
   CHECK(how.order <= kMaxOrder);
   Entry& entry = entries_[id];
   CHECK(entry.list == kNowhere);
+  note_admitting();
   entry = Entry{};
   entry.order = how.order;
   entry.known = is_live(ghost);
@@ -191,9 +202,11 @@ void Eviction::admit(std::uint32_t id, std::uint64_t ghost, Admission how) {
   } else {
     entry.stamp = clock_;
   }
-  entry.untried = how.prefetched;
   ListName to = kCold;
-  if (!how.prefetched) {
+  if (how.prefetched) {
+    entry.untried = 1;
+    untried_ += weight(entry);
+  } else {
     clock_ += weight(entry);
     if (entry.known) judge(entry, false);
     if (entry.known && younger_than_hot(entry.stamp)) to = kHot;
@@ -208,7 +221,29 @@ void Eviction::remove(std::uint32_t id) {
   Entry& entry = entries_[id];
   if (entry.list == kNowhere) return;
   if (entry.known) forget(entry);
+  if (entry.untried) untried_ -= weight(entry);
   unlink(id);
+}
+
+// Frames are evicted in batches, and a reserve may be kept free: what is divided is what stands here at the peak. Cold
+// has at least what a batch takes, or each would take from hot what no admission can replace, and what readahead has in
+// flight, or that would be gone before it is used.
+std::uint64_t Eviction::hot_share() const {
+  const std::uint64_t cold = std::max({cold_share_, swing_, std::min(ahead_, capacity_ / 2)});
+  return peak_ > cold + least_hot(capacity_) ? peak_ - cold : least_hot(capacity_);
+}
+
+void Eviction::note_evicting() {
+  if (evicting_) return;
+  evicting_ = true;
+  peak_ = frames();
+  ahead_ = most_of_late(ahead_, untried_);
+}
+
+void Eviction::note_admitting() {
+  if (!evicting_) return;
+  evicting_ = false;
+  swing_ = most_of_late(swing_, peak_ - std::min(peak_, frames()));
 }
 
 // The share of hot that no page has earned goes to cold's oldest: of a loop, any part is worth keeping.
@@ -222,8 +257,11 @@ void Eviction::fill_hot() {
   }
 }
 
+// Without ghosts that old nothing refaults in time to drive out a hot page of a phase that is over: its age does.
 std::uint32_t Eviction::next_victim(std::uint32_t refused) const {
-  ListName from = lists_[kHot].frames > hot_share() ? kHot : kCold;
+  const List& hot = lists_[kHot];
+  const bool stale = hot.tail != kNone && clock_ - entries_[hot.tail].stamp > kStaleSpan * capacity_;
+  ListName from = stale || hot.frames > hot_share() ? kHot : kCold;
   if ((refused / kRefusalsPerList) % 2 == 1) from = from == kHot ? kCold : kHot;
   if (lists_[from].tail == kNone) from = from == kHot ? kCold : kHot;
   return lists_[from].tail;
@@ -233,6 +271,7 @@ std::uint64_t Eviction::take_off(std::uint32_t id) {
   const Entry& entry = entries_[id];
   unlink(id);
   evicted_ += weight(entry);
+  if (entry.untried) untried_ -= weight(entry);
   if (!entry.known) return 0;                           // prefetched in vain: no access to remember
   if (clock_ - entry.stamp > kGhostMask / 2) return 0;  // so old that the ghost could not tell
   return 1 | (entry.warm ? kWarm : 0) | (evicted_ & kGhostMask) << kEvictedShift |
@@ -245,7 +284,7 @@ bool Eviction::is_live(std::uint64_t ghost) const {
 }
 
 void Eviction::check() const {
-  bool hand_seen = hand_ == kNone;
+  std::uint64_t untried = 0;
   for (const ListName name : {kCold, kHot}) {
     const List& list = lists_[name];
     std::uint32_t entries = 0;
@@ -257,15 +296,16 @@ void Eviction::check() const {
       CHECK(entry.previous == previous);
       CHECK(entry.stamp <= clock_);
       if (!entry.known) CHECK(entry.untried);
-      if (id == hand_) hand_seen = true;
       CHECK(++entries <= list.entries);
       frames += weight(entry);
+      if (entry.untried) untried += weight(entry);
     }
     CHECK(list.tail == previous);
     CHECK(list.entries == entries);
     CHECK(list.frames == frames);
   }
-  CHECK(hand_seen);
+  CHECK(untried == untried_);
+  CHECK(hand_ < max_frames_);
   CHECK(cold_share_ > 0);
   CHECK(cold_share_ <= capacity_);
   CHECK(balance_ <= patience_ && -balance_ <= patience_);

@@ -1,32 +1,33 @@
-// Which folio to give up next: LIRS by reference bits, with the share of new pages found by a duel of LRU and LIRS.
+// Which folio to give up next: LIRS by reference bits, with the share of new pages set by a duel of LRU and LIRS.
 // Not thread-safe: its user holds a mutex. Nothing is allocated after create(). docs/EVICTION.md has the figures.
 //
 // The policy sees misses (admit), removals, and one reference bit per folio that hits set; never a hit itself. An entry
 // is one folio, aged as one and counted in frames. It stands on one of two lists, newest access first:
 //
-//              admit (no ghost, or an old one)                 admit (a ghost younger than hot's tail)
-//                          v                                                   v
-//   bit set: to front < [ cold ] -- hot is short of frames: unproven --> [ hot ] > bit set: to front
-//                          v                                                   v
-//              tail, cold over its share: evicted            tail, hot over its share: evicted
+//        admit (no ghost, or too old a one)                      admit (a ghost younger than hot's coldest)
+//                        v                                                      v
+//   bit set: to front  [ cold ]  -- hot is short of frames: as it is -->     [ hot ]  bit set: to front
+//                        v                                                      v
+//        tail, hot within its share: evicted                     tail, hot over its share: evicted
 //
-// From LIRS (Jiang and Zhang, SIGMETRICS 2002): a page comes to be hot by a reuse distance smaller than the recency of
-// the coldest hot page, not by being hit; hot pages stay while nothing better refaults, so a loop larger than the cache
-// keeps most of itself. From CLOCK-Pro (Jiang, Chen and Zhang, USENIX ATC 2005): bits for hits. Unlike CLOCK, a hand
-// walks over both lists at every eviction, a few entries and further the more bits it finds, so that a page's last
-// access is known to a fraction of a turn: recency by bits fails where a set bit may mean "long ago".
+// From LIRS (Jiang and Zhang, SIGMETRICS 2002): a page comes to be hot by a reuse distance smaller than the time for
+// which hot's coldest has been left alone, never by being hit soon after it came; and hot pages stay while nothing
+// better refaults, so a loop larger than the cache keeps most of itself. From CLOCK-Pro (Jiang, Chen and Zhang, USENIX
+// ATC 2005): bits in the place of hits. Unlike CLOCK, which learns of an access when the page is about to go, a hand
+// goes round all frames, two at each eviction and further the more bits it finds, so that last accesses are known to a
+// fraction of a turn. Everything below rests on that.
 //
-// What is adaptive is cold's share of the frames. With almost none this is LIRS (best on loops, scans, stable sets);
-// with almost all it is LRU (best where pages are used a few times and never again). Two questions decide, and both are
-// answered exactly, for each access that shows (a refault or a found bit), from last accesses alone (RecencyHorizon):
-//   would LRU have hit?   the page's last access is within the last accesses that fill the cache
-//   would LIRS have hit?  it is warm (its last reuse distance was short) and within the warm pages that fill the cache
+// What is adaptive is cold's share of the frames. With next to none this is LIRS (best on loops, scans, stable sets);
+// with all but a few it is LRU (best where pages are used a few times and never again). Two questions decide; for each
+// access that shows (a refault, or a bit found set) both are answered from last accesses alone (RecencyHorizon):
+//   would LRU have hit?   the page's last access is within those that fill the cache
+//   would LIRS have hit?  so it is within those of warm pages (whose last reuse distance was short) that fill the cache
 // `balance_` sums the differences: at one end cold's share grows, at the other it shrinks. It grows only while LRU
-// would also beat what is done now (`lead_`), for a share in between is often better than either. A hot page reused
-// after longer than ghosts live stands for all those whose ghosts did not live to tell: it counts for as many as the
-// cache is larger than hot, which is why hot is never empty. The cold share starts at a half: nothing is known.
+// would beat what is really done as well (`lead_`), for a share in between is often better than either. A hot page
+// reused after longer than ghosts live speaks for those whose ghosts did not live to tell: it counts for as many as the
+// cache is larger than hot, which is why hot is never empty. The share begins at a half: nothing is known.
 //
-// Ghosts: the value left in the index says when the page was last accessed and evicted, and if it was warm. It counts
+// Ghosts: the value left in the index says when the page was last accessed, when evicted, and if it was warm. It counts
 // until two caches' worth of frames have been evicted since (is_live). Any may be lost.
 #pragma once
 
@@ -55,13 +56,14 @@ class Eviction {
   // The number of frames now allowed, 1 to max_frames. It evicts nothing, and costs no more than a few evictions.
   void resize(std::uint32_t frames);
 
-  // A folio whose first frame is `id` was filled; its bit is clear. `ghost` is what the index held for it, or 0.
+  // A folio whose first frame is `id` was filled. `ghost` is what the index held for it, or 0. Its bit is clear: the
+  // access that missed is not a hit. A victim that could not be freed after all is admitted again, with its ghost.
   void admit(std::uint32_t id, std::uint64_t ghost, Admission how = {});
   void remove(std::uint32_t id);  // truncated or dropped; no effect on what is not here
 
   // The next victim, off the lists, with what to leave in the index in *ghost (0: nothing); kNone after `limit` looked
-  // at. *scanned is how many were. Frames: bool test_and_clear_referenced(id); bool try_take(id), false where it is
-  // pinned, dirty or locked now: it goes to the front of its list. Both may be called for any entry.
+  // at. *scanned is how many were, the hand's own aside. Frames: bool test_and_clear_referenced(id); bool try_take(id),
+  // false where it is pinned, dirty or locked now: it goes to the front of its list, its age unchanged.
   template <class Frames>
   std::uint32_t evict(Frames& frames, std::uint32_t limit, std::uint32_t* scanned, std::uint64_t* ghost);
 
@@ -95,7 +97,7 @@ class Eviction {
   };
 
   static std::uint32_t weight(const Entry& entry) { return 1u << entry.order; }
-  std::uint64_t hot_share() const { return capacity_ - cold_share_; }
+  std::uint64_t hot_share() const;
 
   void push_front(std::uint32_t id, ListName list);
   void unlink(std::uint32_t id);
@@ -109,6 +111,8 @@ class Eviction {
   void forget(const Entry& entry);
   bool younger_than_hot(std::uint64_t stamp) const;
 
+  void note_evicting();
+  void note_admitting();
   void fill_hot();
   std::uint32_t next_victim(std::uint32_t refused) const;
   std::uint32_t next_of_hand();
@@ -120,8 +124,12 @@ class Eviction {
   std::uint32_t max_frames_ = 0;
   std::uint64_t capacity_ = 0;
   List lists_[2];
-  std::uint32_t hand_ = kNone;  // the entry to be looked at next; kNone: the end of a list
-  ListName hand_turn_ = kCold;  // the list that the hand is on
+  bool evicting_ = false;      // since the last admit
+  std::uint64_t peak_ = 0;     // frames here when that began
+  std::uint64_t swing_ = 1;    // frames evicted together, the most of late
+  std::uint64_t untried_ = 0;  // frames here
+  std::uint64_t ahead_ = 0;    // the most of those of late
+  std::uint32_t hand_ = 0;     // the frame whose bit is looked at next
 
   std::uint64_t clock_ = 1;    // frames accessed that came to light, each time
   std::uint64_t evicted_ = 0;  // frames
@@ -158,6 +166,7 @@ std::uint32_t Eviction::evict(Frames& frames, std::uint32_t limit, std::uint32_t
   *scanned = 0;
   *ghost = 0;
   std::uint32_t refused = 0;
+  note_evicting();
   sweep(frames);
   fill_hot();
   while (*scanned < limit) {
