@@ -226,6 +226,7 @@ Result<std::size_t> read_locked(Mapping& mapping, UserBuffer& to, std::uint64_t 
     const std::uint64_t at = offset + copied;
     const std::uint64_t page = at >> kPageShift;
     Folio* folio = get_folio(mapping, page);
+    bool fresh = false;  // filled for us just now: the policy knows, and its bit is for the next to come
     if (folio == nullptr) {
       const ReadaheadPlan plan = plan_miss(mapping, readahead, page, last_page, file_pages);
       const unsigned order = small ? 0 : plan.order;
@@ -240,13 +241,14 @@ Result<std::size_t> read_locked(Mapping& mapping, UserBuffer& to, std::uint64_t 
       note_filled(readahead, filled.value().end);
       folio = filled.value().first;
       if (folio == nullptr) continue;  // somebody else was there first
+      fresh = true;
     }
     if (folio->has(kReadahead) && (folio->flags.fetch_and(~kReadahead, memory_order_relaxed) & kReadahead) != 0) {
       start_next_window(mapping, readahead, file_pages);
     }
     const Status ready = wait_uptodate(mapping, *folio, page, context);
     if (ready.ok()) {
-      set_referenced(*folio);
+      if (!fresh) set_referenced(*folio);
       const std::uint64_t inside = at - (folio->index.load(memory_order_relaxed) << kPageShift);
       const std::size_t part = std::min<std::size_t>(count - copied, folio->size_bytes() - inside);
       to.copy_from_folio(folio->bytes() + inside, part);

@@ -58,6 +58,8 @@ bool write_fast(Mapping& mapping, const char* from, std::size_t count, std::uint
     unlock_folio(*folio);
     return false;
   }
+  if (!folio->has(kUnstable | kReadahead))
+    set_referenced(*folio);  // of what is dirty already, a write says nothing new
   set_dirty(mapping, *folio);
   if (has_defect(Defect::append_size_before_bytes)) {
     mapping.size.store(std::max(offset + count, mapping.size.load(memory_order_relaxed)), memory_order_release);

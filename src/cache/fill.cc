@@ -13,7 +13,7 @@
 namespace quire {
 
 int FillBatch::insert(std::uint64_t first, std::uint64_t last, FrameReservation& frames, unsigned order,
-                      std::uint64_t mark_page) {
+                      std::uint64_t mark_page, bool ahead) {
   unsigned try_order = order;
   for (std::uint64_t page = first; page <= last && count_ < kMaxFolios;) {
     try_order = order_within(page, last, std::min(try_order, frames.max_order()));
@@ -21,7 +21,9 @@ int FillBatch::insert(std::uint64_t first, std::uint64_t last, FrameReservation&
     if (frame == nullptr) return 0;
     const std::uint64_t pages = frame->pages();
     const bool marked = mark_page - page < pages;
-    const Status inserted = insert_new(mapping_, *frame, page, marked ? kReadahead : 0U);
+    // What was asked for besides the first is found in use when its reader gets there.
+    const bool prefetched = ahead || page != first;
+    const Status inserted = insert_new(mapping_, *frame, page, marked ? kReadahead : 0U, prefetched);
     if (inserted.ok()) {
       if (has_defect(Defect::fill_uptodate_before_read)) make_uptodate(*frame);
       folios_[count_++] = frame;
@@ -170,7 +172,7 @@ Result<Filled> fill_range(Mapping& mapping, std::uint64_t first, std::uint64_t l
   const bool covered = context.covers(first, last) && !has_defect(Defect::nested_fill_locks_again);
   if (!covered && !has_defect(Defect::fill_without_instantiate)) instantiate.acquire(first, last, kInstantiate);
   FillBatch batch(mapping);
-  const int inserted = batch.insert(first, last, frames, order, mark_page);
+  const int inserted = batch.insert(first, last, frames, order, mark_page, false);
   if (batch.count() == 0) {
     if (inserted != 0) return fail_with(inserted, "no memory for the index of the cache");
     return Filled{nullptr, first};
@@ -275,7 +277,7 @@ bool fill_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last, unsig
     return false;
   }
   static_cast<void>(
-      fill->batch.insert(first, last, frames, order, mark_page));  // what did not fit is read when it is wanted
+      fill->batch.insert(first, last, frames, order, mark_page, true));  // what did not fit is read when it is wanted
   if (fill->batch.count() != 0) fill->batch.plan();
   const auto requests = fill->batch.requests();
   if (requests.empty()) {  // all there, all holes, or not to be mapped

@@ -28,9 +28,10 @@ class FillBatch {
 
   // Instantiates the absent pages of [first, last], as far as frames and room go, in folios of at most 2^order pages;
   // pages that are there are passed over. mark_page: the folio that holds it gets the readahead mark (none:
-  // UINT64_MAX). Returns 0, or ENOMEM if the index ran out of memory: what was inserted before stands.
-  int insert(std::uint64_t first, std::uint64_t last, FrameReservation& frames, unsigned order,
-             std::uint64_t mark_page);
+  // UINT64_MAX). ahead: nobody waits for the first one either. Returns 0, or ENOMEM if the index ran out of memory:
+  // what was inserted before stands.
+  int insert(std::uint64_t first, std::uint64_t last, FrameReservation& frames, unsigned order, std::uint64_t mark_page,
+             bool ahead);
   // One folio that is in the mapping but failed before: locked and referenced by the caller, given back so.
   void adopt(Folio& folio) { folios_[count_++] = &folio; }
 

@@ -65,7 +65,8 @@ Status split_folio(Mapping& mapping, Folio& folio, std::uint64_t page, unsigned 
     }
     const unsigned first_order = first_part_order(folio, whole, page, order);
     folio.order.store(first_order, memory_order_relaxed);
-    folio.hit_word.store(hit_word_of(begin, first_order), memory_order_relaxed);
+    const std::uint64_t unread = referenced(folio) ? 0 : kReferenced;
+    folio.hit_word.store(hit_word_of(begin, first_order) - unread, memory_order_relaxed);
     const std::uint32_t inherited = folio.flags.load(memory_order_relaxed) & (kUptodate | kUnstable);
     for_each_other_part(folio, whole, page, order, [&](std::uint64_t first, unsigned part_order) {
       Folio& part = part_of(first);
@@ -73,7 +74,7 @@ Status split_folio(Mapping& mapping, Folio& folio, std::uint64_t page, unsigned 
       part.sequence.begin_life();
       part.index.store(first, memory_order_relaxed);
       part.order.store(part_order, memory_order_relaxed);
-      part.hit_word.store(hit_word_of(first, part_order), memory_order_relaxed);
+      part.hit_word.store(hit_word_of(first, part_order) - unread, memory_order_relaxed);
       part.flags.store(kLocked | inherited, memory_order_relaxed);
       part.written_epoch = folio.written_epoch;
       part.mapping.store(&mapping, memory_order_relaxed);
@@ -92,13 +93,18 @@ Status split_folio(Mapping& mapping, Folio& folio, std::uint64_t page, unsigned 
       (*one.folio)->refs.fetch_add(1, memory_order_relaxed);  // before reclaim can get its lock
     }
   }
+  Folio* parts[kMaxOrder];
+  std::size_t count = 0;
   for_each_other_part(folio, whole, page, order, [&](std::uint64_t first, unsigned) {
     Folio& part = part_of(first);
     lock_acquired(folio_lock_class, &part, LockKey{mapping.id, first});
-    cache.lru.add(part);
-    part.sequence.write_end();
-    unlock_folio(part);
+    parts[count++] = &part;
   });
+  cache.eviction.split(folio, std::span(parts, count));
+  for (Folio* part : std::span(parts, count)) {
+    part->sequence.write_end();
+    unlock_folio(*part);
+  }
   if (!keeps_even) end_change(folio);
   folio.refs.fetch_add(kept, memory_order_release);
   cache.stats.count(Counter::folio_splits);
