@@ -58,16 +58,11 @@ Status split_folio(Mapping& mapping, Folio& folio, std::uint64_t page, unsigned 
   if (!keeps_even) begin_change(folio);
   {
     MutexLock lock(mapping.pages.mutex());
-    if (!mapping.pages.split_locked(page, order, sizeof(Folio)).ok()) {
-      if (!keeps_even) end_change(folio);
-      folio.refs.fetch_add(all, memory_order_release);
-      return fail(ENOMEM);
-    }
-    const unsigned first_order = first_part_order(folio, whole, page, order);
-    folio.order.store(first_order, memory_order_relaxed);
     const std::uint64_t unread = referenced(folio) ? 0 : kReferenced;
-    folio.hit_word.store(hit_word_of(begin, first_order) - unread, memory_order_relaxed);
     const std::uint32_t inherited = folio.flags.load(memory_order_relaxed) & (kUptodate | kUnstable);
+    const bool shown =
+        has_defect(Defect::split_shows_unmade_parts) && mapping.pages.split_locked(page, order, sizeof(Folio)).ok();
+    // Complete and locked before the index shows them: a writer may try the lock of what it finds there.
     for_each_other_part(folio, whole, page, order, [&](std::uint64_t first, unsigned part_order) {
       Folio& part = part_of(first);
       DCHECK(part.sequence.odd());
@@ -80,6 +75,20 @@ Status split_folio(Mapping& mapping, Folio& folio, std::uint64_t page, unsigned 
       part.mapping.store(&mapping, memory_order_relaxed);
       part.refs.store(1, memory_order_release);
     });
+    if (!shown && !mapping.pages.split_locked(page, order, sizeof(Folio)).ok()) {
+      for_each_other_part(folio, whole, page, order, [&](std::uint64_t first, unsigned) {
+        Folio& part = part_of(first);
+        part.refs.store(0, memory_order_relaxed);
+        part.mapping.store(nullptr, memory_order_relaxed);
+        part.flags.store(0, memory_order_relaxed);
+      });
+      if (!keeps_even) end_change(folio);
+      folio.refs.fetch_add(all, memory_order_release);
+      return fail(ENOMEM);
+    }
+    const unsigned first_order = first_part_order(folio, whole, page, order);
+    folio.order.store(first_order, memory_order_relaxed);
+    folio.hit_word.store(hit_word_of(begin, first_order) - unread, memory_order_relaxed);
   }
   std::uint32_t kept = 2;  // the first part's: the mapping's, and the caller's
   for (const HeldPage& one : held) {
