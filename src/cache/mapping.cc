@@ -1,4 +1,4 @@
-// Index and stability of a mapping's folios. Locks: xarray (inside, a leaf but for the flusher's list and the LRU).
+// Index and stability of a mapping's folios. Locks: xarray (inside, a leaf but for the lists of the flusher and of ghosts).
 #include "cache/mapping.h"
 
 #include "base/defect.h"

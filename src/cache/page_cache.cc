@@ -1,5 +1,5 @@
 // Memory of the cache: budget, reservations, reclaim and the dirty limit.
-// Locks: `turn_` (before all others), LRU, pool, and folio locks by try only.
+// Locks: `turn_` (before all others), eviction, pool, and folio locks by try only.
 #include "cache/page_cache.h"
 
 #include <algorithm>
