@@ -57,16 +57,22 @@ void GhostKeeper::forget(Mapping& mapping) {
   }
 }
 
+namespace {
+
 // A sparse file's ghosts may hold a node of the index each.
-bool GhostKeeper::index_is_large() const {
-  return static_cast<std::uint64_t>(cache_.nodes.bytes()) > cache_.memory() / 16;
+bool index_passes(const PageCache& cache, std::uint64_t bytes) {
+  return static_cast<std::uint64_t>(cache.nodes.bytes()) > bytes;
 }
+
+}  // namespace
+
+bool GhostKeeper::room() const { return !index_passes(cache_, cache_.memory() / 8); }
 
 // Ghosts count for two caches' worth of evictions: of what is past that many and a half, some is dead.
 bool GhostKeeper::due() const {
   const std::uint64_t ghosts = count();
   const std::uint64_t frames = cache_.frames();
-  return ghosts > 2 * frames + frames / 2 || (index_is_large() && ghosts > frames / 4);
+  return ghosts > 2 * frames + frames / 2 || (index_passes(cache_, cache_.memory() / 16) && ghosts > frames / 4);
 }
 
 void GhostKeeper::sweep(const Atomic<bool>& stop) {
@@ -76,7 +82,8 @@ void GhostKeeper::sweep(const Atomic<bool>& stop) {
     MutexLock lock(mutex_);
     left = listed_;
   }
-  const std::uint64_t within = index_is_large() ? cache_.frames() / 8 : UINT64_MAX;
+  const bool large = index_passes(cache_, cache_.memory() / 16);
+  const std::uint64_t within = large ? cache_.frames() / 8 : UINT64_MAX;
   while (left-- != 0 && !stop.load(memory_order_relaxed) && sweep_next(within)) {
   }
 }

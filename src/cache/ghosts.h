@@ -33,13 +33,13 @@ class GhostKeeper {
 
   std::uint64_t count() const { return count_.load(memory_order_relaxed); }
   bool due() const;
+  bool room() const;  // may reclaim leave another? Memory comes first
   // Drops what no longer counts, until enough is gone or every mapping was looked at. On the flusher's thread.
   void sweep(const Atomic<bool>& stop);
 
  private:
   bool sweep_next(std::uint64_t within);
   void sweep_mapping(Mapping& mapping, const GhostAge& age, std::uint64_t within);
-  bool index_is_large() const;
   void link_locked(Mapping& mapping) REQUIRES(mutex_);
   void unlink_locked(Mapping& mapping) REQUIRES(mutex_);
 

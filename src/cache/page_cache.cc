@@ -129,7 +129,7 @@ std::uint32_t PageCache::give_up(const Victim& victim) {
   }
   // Frozen: nobody can get a reference any more, so whoever holds one never sees its folio reclaimed.
   const auto pages = static_cast<std::uint32_t>(folio.pages());
-  detach_folio(*mapping, folio, victim.ghost);
+  detach_folio(*mapping, folio, ghosts.room() ? victim.ghost : 0);
   unlock_folio(folio);
   pool.retire(folio);
   return pages;
