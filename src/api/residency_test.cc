@@ -27,7 +27,8 @@ std::vector<Part> runs_of(const FilePtr& file, off_t from = 0) {
     const quire_residency_run& run = runs[static_cast<std::size_t>(i)];
     EXPECT_EQ(run.offset % kPage + run.length % kPage, 0u);
     const Part part{run.offset / kPage, run.length / kPage, run.state};
-    const bool joins = !all.empty() && all.back().state == part.state && all.back().page + all.back().pages == part.page;
+    const bool joins =
+        !all.empty() && all.back().state == part.state && all.back().page + all.back().pages == part.page;
     if (joins) {
       all.back().pages += part.pages;  // folios of another order begin a run of their own
     } else {

@@ -1,4 +1,5 @@
-// Index and stability of a mapping's folios. Locks: xarray (inside, a leaf but for the lists of the flusher and of ghosts).
+// Index and stability of a mapping's folios. Locks: xarray (inside, a leaf but for the lists of the flusher and of
+// ghosts).
 #include "cache/mapping.h"
 
 #include "base/defect.h"

@@ -142,9 +142,9 @@ inline Folio* folio_of(XEntry entry) { return entry.is_pointer() ? static_cast<F
 Folio* get_folio(Mapping& mapping, std::uint64_t page);
 
 // Makes `frame` (a block from a reservation, free) the folio of the 2^order pages from `page` on, which is aligned to
-// its size: filling, locked, with a reference for the caller besides the mapping's, in the eviction queue. EEXIST if one of them
-// is there already, ENOMEM without memory for the index: the frame is then still the caller's. extra_flags: 0 or
-// kReadahead. prefetched: nobody has asked for it yet.
+// its size: filling, locked, with a reference for the caller besides the mapping's, in the eviction queue. EEXIST if
+// one of them is there already, ENOMEM without memory for the index: the frame is then still the caller's. extra_flags:
+// 0 or kReadahead. prefetched: nobody has asked for it yet.
 Status insert_new(Mapping& mapping, Folio& frame, std::uint64_t page, std::uint32_t extra_flags = 0,
                   bool prefetched = false);
 
