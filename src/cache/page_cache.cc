@@ -51,6 +51,7 @@ Status PageCache::create(const PageCacheOptions& options) {
   nodes.keep(spare_nodes());
   hard_dirty_ = frames / 2;
   background_dirty_ = frames / 8;
+  ahead.set_limit(static_cast<std::uint32_t>(frames / 4));
   while (max_order_ < kMaxOrder && (std::size_t{kLargestShare} << (max_order_ + 1)) <= frames) ++max_order_;
   if (options.io_thread) {
     auto io = IoThread::create(

@@ -12,6 +12,7 @@
 #include <span>
 
 #include "base/defect.h"
+#include "cache/ahead_budget.h"
 #include "cache/folio_pool.h"
 #include "cache/lookaside.h"
 #include "cache/lru.h"
@@ -96,6 +97,7 @@ class PageCache {
   FolioPool pool;
   Lru lru;
   Lookaside lookaside;
+  AheadBudget ahead{*this};  // a quarter of the frames
   Stats stats;
   IoStats io_stats;
   XNodeStore nodes;  // of the mappings' xarrays
