@@ -35,14 +35,14 @@ enum FolioFlag : std::uint32_t {
   kLocked = 1u << 0,
   kWaiters = 1u << 1,  // somebody sleeps on the flags word
   kUptodate = 1u << 2,
-  kDirty = 1u << 3,      // newer than the backing
-  kWriteback = 1u << 4,  // being written; may be dirty again
-  kUnflushed = 1u << 5,  // written, but no flush has succeeded since: as good as dirty
-  kReadahead = 1u << 6,  // its first reader starts the next window
-  kOnLru = 1u << 7,      // under the LRU's mutex
-  kFree = 1u << 8,       // the first of a block in the pool's free lists; under the pool's mutex
-  kAhead = 1u << 9,      // read ahead, and not known to have been used: counts in the AheadBudget
-  kAheadSeen = 1u << 10, // so it was when the budget's hand last came by
+  kDirty = 1u << 3,       // newer than the backing
+  kWriteback = 1u << 4,   // being written; may be dirty again
+  kUnflushed = 1u << 5,   // written, but no flush has succeeded since: as good as dirty
+  kReadahead = 1u << 6,   // its first reader starts the next window
+  kOnLru = 1u << 7,       // under the LRU's mutex
+  kFree = 1u << 8,        // the first of a block in the pool's free lists; under the pool's mutex
+  kAhead = 1u << 9,       // read ahead, and not known to have been used: counts in the AheadBudget
+  kAheadSeen = 1u << 10,  // so it was when the budget's hand last came by
 };
 // The handle that brought the folio in, as far as 12 bits tell; 0: none, or not known any more.
 inline constexpr unsigned kOwnerShift = 20;

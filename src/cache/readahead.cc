@@ -11,10 +11,10 @@ namespace {
 
 using Stream = ReadaheadState::Stream;
 
-constexpr std::uint32_t kFirstWindow = 4;         // pages after what was asked for: an accidental pair costs no more
-constexpr std::uint32_t kToldWindow = 32;         // where the program has told that it reads in sequence
-constexpr std::uint64_t kReadWithMiss = 32;       // pages of a window that a miss reads itself: its caller waits
-constexpr std::uint32_t kStaleAfter = 64;         // other misses of the handle
+constexpr std::uint32_t kFirstWindow = 4;    // pages after what was asked for: an accidental pair costs no more
+constexpr std::uint32_t kToldWindow = 32;    // where the program has told that it reads in sequence
+constexpr std::uint64_t kReadWithMiss = 32;  // pages of a window that a miss reads itself: its caller waits
+constexpr std::uint32_t kStaleAfter = 64;    // other misses of the handle
 constexpr std::uint32_t kMaxWindow = FillBatch::kMaxPages;
 constexpr unsigned kLargestOrder = std::bit_width(kAheadPages) - 1;
 
@@ -162,6 +162,16 @@ void start_next_window(Mapping& mapping, ReadaheadState* state, const Folio& mar
     stream->mark.store(got == 0 ? UINT64_MAX : first, memory_order_relaxed);
     stream->next.store(filled.end, memory_order_relaxed);
     if (got == 0 || filled.inserted) return;
+  }
+}
+
+void read_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last, std::uint32_t owner) {
+  const std::uint64_t most = mapping.cache.frames();  // no more is kept anyway, nor looked at
+  last = std::min(last, first + most - 1);
+  while (first <= last) {
+    const AheadFilled filled = fill_ahead(mapping, first, last, order_of(mapping, last - first + 1), UINT64_MAX, owner);
+    if (filled.end == first) return;
+    first = filled.end;
   }
 }
 

@@ -55,4 +55,7 @@ inline void note_filled(const ReadaheadPlan& plan, std::uint64_t end) {
 void start_next_window(Mapping& mapping, ReadaheadState* state, const Folio& marked, std::uint64_t file_pages,
                        std::uint32_t owner);
 
+// Of [first, last], as much as the budget allows; waits for nothing.
+void read_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last, std::uint32_t owner);
+
 }  // namespace quire
