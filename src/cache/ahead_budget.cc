@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "cache/page_cache.h"
+#include "sync/clock.h"
 
 namespace quire {
 
@@ -40,9 +41,19 @@ std::uint32_t AheadBudget::settle_slow(Folio& folio) {
 
 // The folio is referenced by us. Returns the pages given back.
 std::uint32_t AheadBudget::look_at(Folio& folio) {
-  if (referenced(folio) || folio.has(kAheadSeen)) return settle_slow(folio);
+  if (referenced(folio)) return settle_slow(folio);
+  if (!ageing_.load(memory_order_relaxed)) return 0;
+  if (folio.has(kAheadSeen)) return settle_slow(folio);
   folio.flags.fetch_or(kAheadSeen, memory_order_relaxed);
   return 0;
+}
+
+// Turns come as fast as windows are asked for; pages age by the clock.
+void AheadBudget::begin_turn() {
+  const std::int64_t now = clock_ns(CLOCK_MONOTONIC_COARSE);
+  const bool due = now - ageing_ns_.load(memory_order_relaxed) >= patience_ns_;
+  if (due) ageing_ns_.store(now, memory_order_relaxed);
+  ageing_.store(due, memory_order_relaxed);
 }
 
 void AheadBudget::sweep(std::uint32_t wanted) {
@@ -51,7 +62,11 @@ void AheadBudget::sweep(std::uint32_t wanted) {
   if (end == 0 || used() == 0) return;
   std::uint32_t found = 0;
   for (std::uint32_t steps = std::min(end, wanted * kStepsPerPage); steps != 0 && found < wanted; --steps) {
-    const std::uint32_t id = hand_.load(memory_order_relaxed) % end;
+    std::uint32_t id = hand_.load(memory_order_relaxed);
+    if (id >= end) {
+      id = 0;
+      begin_turn();
+    }
     Folio& folio = cache_.pool.folio(id);
     std::uint32_t stride = 1;
     if (folio.has(kAhead) && try_get_folio(folio)) {

@@ -7,9 +7,8 @@
 // granted and came to no folio is given back by fill_ahead. So no failure can leak a charge: it ends with the folio.
 //
 // Hits know nothing of this: they set the reference bit. When room is short a hand goes round the descriptors, and
-// takes the flag from what has been referenced meanwhile, and from what it finds unused a second time: its stream has
-// ended, or is so slow that eviction will decide.
-// Thread safety: every call from any thread.  Locks: none.
+// takes the flag from what has been referenced meanwhile, and from what stays unused for tens of seconds: its stream
+// has ended, or is so slow that eviction will decide. Thread safety: every call from any thread.  Locks: none.
 #pragma once
 
 #include <cstdint>
@@ -38,19 +37,26 @@ class AheadBudget {
     if (folio.has(kAhead)) settle_slow(folio);
   }
 
+  void set_patience_ns(std::int64_t ns) { patience_ns_ = ns; }  // for tests: how long unused pages count, at least
+
   std::uint32_t used() const { return used_.load(memory_order_relaxed); }
   std::uint32_t limit() const { return limit_.load(memory_order_relaxed); }
 
  private:
   std::uint32_t settle_slow(Folio& folio);
   std::uint32_t look_at(Folio& folio);
+  void begin_turn();
   void sweep(std::uint32_t wanted);
   std::uint32_t left() const;
 
   PageCache& cache_;
   Atomic<std::uint32_t> limit_;
   Atomic<std::uint32_t> used_;
-  Atomic<std::uint32_t> hand_;  // the frame looked at next; races only make it look twice, or later
+  // The hand; races only make it look twice, or later.
+  Atomic<std::uint32_t> hand_;      // the frame looked at next
+  Atomic<bool> ageing_;             // in this turn, unused folios are marked, and those marked before forgotten
+  Atomic<std::int64_t> ageing_ns_;  // when the last such turn began
+  std::int64_t patience_ns_ = 10'000'000'000;
 };
 
 }  // namespace quire

@@ -22,7 +22,7 @@ int FillBatch::insert(std::uint64_t first, std::uint64_t last, FrameReservation&
     Folio* frame = frames.take(try_order);
     if (frame == nullptr) return 0;
     const std::uint64_t pages = frame->pages();
-    const bool marks = !marked_ && mark_page < page + pages;
+    const bool marks = !marked_ && page >= mark_page;  // not one that holds pages asked for now
     const Status inserted = insert_new(mapping_, *frame, page, flags | (marks ? kReadahead : 0U));
     if (inserted.ok()) {
       marked_ |= marks;

@@ -28,7 +28,7 @@ class FillBatch {
   FillBatch& operator=(const FillBatch&) = delete;
 
   // Instantiates the absent pages of [first, last], as far as frames and room go, in folios of at most 2^order pages;
-  // pages that are there are passed over. mark_page: the first new folio that ends after it gets the readahead mark
+  // pages that are there are passed over. mark_page: the first new folio from it on gets the readahead mark
   // (none: UINT64_MAX). flags: for all of them, as insert_new's. Returns 0, or ENOMEM if the index ran out of memory:
   // what was inserted before stands.
   int insert(std::uint64_t first, std::uint64_t last, FrameReservation& frames, unsigned order, std::uint64_t mark_page,
@@ -95,7 +95,7 @@ struct AheadFilled {
 
 // Readahead of [first, last]: asynchronous, as far as the budget (PageCache::ahead), the invalidate lock and frames are
 // to be had at once. In pieces of at most kAheadPages, so that a reader waits for its own piece only. The first new
-// folio that ends after `mark_page` gets the readahead mark. owner: as CacheContext::owner.
+// folio from `mark_page` on gets the readahead mark. owner: as CacheContext::owner.
 inline constexpr std::uint64_t kAheadPages = FillBatch::kMaxFolios;
 AheadFilled fill_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last, unsigned order,
                        std::uint64_t mark_page, std::uint32_t owner = 0);
