@@ -134,7 +134,7 @@ void Publisher::update(bool ended) {
   now.updated_ns = static_cast<std::uint64_t>(now_ns());
   now.ended = ended;
   now.memory_bytes = c.memory();
-  now.folio_bytes = c.resident_folios() * kPageSize;
+  now.folio_bytes = c.resident_pages() * kPageSize;
   now.used_bytes = now.folio_bytes + static_cast<std::uint64_t>(std::max<std::int64_t>(c.metadata_bytes(), 0));
   now.dirty_bytes = c.unstable() * kPageSize;
   now.background_dirty_bytes = c.background_dirty() * kPageSize;

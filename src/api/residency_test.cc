@@ -26,7 +26,13 @@ std::vector<Part> runs_of(const FilePtr& file, off_t from = 0) {
   for (ssize_t i = 0; i < count; ++i) {
     const quire_residency_run& run = runs[static_cast<std::size_t>(i)];
     EXPECT_EQ(run.offset % kPage + run.length % kPage, 0u);
-    all.push_back({run.offset / kPage, run.length / kPage, run.state});
+    const Part part{run.offset / kPage, run.length / kPage, run.state};
+    const bool joins = !all.empty() && all.back().state == part.state && all.back().page + all.back().pages == part.page;
+    if (joins) {
+      all.back().pages += part.pages;  // folios of another order begin a run of their own
+    } else {
+      all.push_back(part);
+    }
   }
   return all;
 }

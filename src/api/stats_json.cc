@@ -11,7 +11,8 @@ std::string CacheImpl::stats_json() {
   j["memory"] = c.memory();
   j["frames"] = c.frames();
   j["free_frames"] = c.pool.free_frames();
-  j["folios"] = c.resident_folios();
+  j["folios"] = c.resident_pages();  // a large one is as many as it has pages
+  j["folio_runs"] = c.resident_folios();
   j["folio_bytes"] = c.resident_pages() * kPageSize;
   j["metadata_bytes"] = c.metadata_bytes();
   j["huge_page_bytes"] = c.pool.huge_bytes();

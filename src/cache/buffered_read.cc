@@ -122,7 +122,9 @@ struct FoundFolio {
       if (folio == nullptr) return read_left_at(mapping, at >> kPageShift);
       if (folios == kFastFolios) return read_left(mapping, Counter::miss_too_long);
       const std::uint64_t inside = at - (folio->index.load(memory_order_relaxed) << kPageShift);
-      const std::size_t part = std::min<std::size_t>(n - copied, folio->size_bytes() - inside);
+      const std::size_t folio_size = folio->size_bytes();
+      if (inside >= folio_size) return read_left(mapping, Counter::miss_changed);  // split since it was looked up
+      const std::size_t part = std::min<std::size_t>(section_end - copied, folio_size - inside);
       found[folios++] = FoundFolio{folio, sequence};
       racy_copy_from_folio(to + copied, folio->bytes() + inside, part);
       copied += part;
@@ -148,7 +150,9 @@ struct FoundFolio {
     const Folio* folio = find_for_copy(mapping, offset >> kPageShift, &sequence);
     if (folio == nullptr) return read_left_at(mapping, offset >> kPageShift);
     const std::uint64_t inside = offset - (folio->index.load(memory_order_relaxed) << kPageShift);
-    const std::size_t here = std::min(n, folio->size_bytes() - inside);
+    const std::size_t folio_size = folio->size_bytes();
+    if (inside >= folio_size) return read_left(mapping, Counter::miss_changed);  // split since it was looked up
+    const std::size_t here = std::min(n, folio_size - inside);
     const std::uint64_t next_page = (offset + n - 1) >> kPageShift;
     const Folio* next = find_for_copy(mapping, next_page, &sequence_next);  // may be the same large folio
     if (next == nullptr) return read_left_at(mapping, next_page);
@@ -226,6 +230,7 @@ Result<std::size_t> read_locked(Mapping& mapping, UserBuffer& to, std::uint64_t 
     const std::uint64_t at = offset + copied;
     const std::uint64_t page = at >> kPageShift;
     Folio* folio = get_folio(mapping, page);
+    bool fresh = false;  // filled for us just now: the policy knows, and its bit is for the next to come
     if (folio == nullptr) {
       const ReadaheadPlan plan = plan_miss(mapping, readahead, page, last_page, file_pages);
       const unsigned order = small ? 0 : plan.order;
@@ -240,13 +245,14 @@ Result<std::size_t> read_locked(Mapping& mapping, UserBuffer& to, std::uint64_t 
       note_filled(plan, filled.value().end);
       folio = filled.value().first;
       if (folio == nullptr) continue;  // somebody else was there first
+      fresh = true;
     }
     if (folio->has(kReadahead) && (folio->flags.fetch_and(~kReadahead, memory_order_relaxed) & kReadahead) != 0) {
       start_next_window(mapping, readahead, *folio, file_pages, context.owner);
     }
     const Status ready = wait_uptodate(mapping, *folio, page, context);
     if (ready.ok()) {
-      set_referenced(*folio);
+      if (!fresh) set_referenced(*folio);
       cache.ahead.settle(*folio);
       const std::uint64_t inside = at - (folio->index.load(memory_order_relaxed) << kPageShift);
       const std::size_t part = std::min<std::size_t>(count - copied, folio->size_bytes() - inside);

@@ -40,10 +40,13 @@ bool write_fast(Mapping& mapping, const char* from, std::size_t count, std::uint
     folio = const_cast<Folio*>(&guess_folio(mapping, page));
     if (Sequence::is_odd(folio->sequence.read_begin()) || !folio_is(*folio, &mapping, page)) {
       folio = folio_of(mapping.pages.load(page));
-      if (folio != nullptr) note_place(mapping, page, *folio);
+      if (folio == nullptr) return false;
+      const bool being_made = Sequence::is_odd(folio->sequence.read_begin());
+      if (being_made && !has_defect(Defect::split_shows_unmade_parts)) return false;
+      note_place(mapping, page, *folio);
     }
     // No reference is needed: a folio that we have locked, and that still is this page's, is not removed or recycled.
-    if (folio == nullptr || (!try_lock_folio(*folio) && !has_defect(Defect::writer_without_folio_lock))) return false;
+    if (!try_lock_folio(*folio) && !has_defect(Defect::writer_without_folio_lock)) return false;
     const bool ours = folio_is(*folio, &mapping, page) && folio->has(kUptodate);
     if ((!ours && !has_defect(Defect::waiter_without_identity)) || !(may_dirty || folio->has(kUnstable))) {
       unlock_folio(*folio);  // recycled between lookup and lock, or its fill failed, or one folio too many
@@ -58,6 +61,8 @@ bool write_fast(Mapping& mapping, const char* from, std::size_t count, std::uint
     unlock_folio(*folio);
     return false;
   }
+  if (!folio->has(kUnstable | kReadahead))
+    set_referenced(*folio);  // of what is dirty already, a write says nothing new
   set_dirty(mapping, *folio);
   if (has_defect(Defect::append_size_before_bytes)) {
     mapping.size.store(std::max(offset + count, mapping.size.load(memory_order_relaxed)), memory_order_release);

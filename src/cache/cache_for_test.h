@@ -75,7 +75,8 @@ struct TestCache {
   explicit TestCache(std::uint32_t frames = PageCache::kMinFrames) {
     PageCacheOptions options;
     options.memory = PageCache::min_memory() +
-                     (frames - PageCache::kMinFrames) * (kPageSize + sizeof(Folio) + Lookaside::kBytesPerFrame + 10);
+                     (frames - PageCache::kMinFrames) *
+                         (kPageSize + sizeof(Folio) + Lookaside::kBytesPerFrame + Eviction::kBytesPerFrame + 10);
     options.io_thread = false;  // files in memory need none
     CHECK(cache.create(options).ok());
     cache.set_max_order(2);  // large folios in small caches, too

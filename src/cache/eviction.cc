@@ -40,7 +40,7 @@ std::uint64_t most_of_late(std::uint64_t most, std::uint64_t now) {
 Status Eviction::create(std::uint32_t max_frames) {
   CHECK(max_frames > 0);
   CHECK(max_frames <= kMaxFrames);
-  entries_.reset(new (std::nothrow) Entry[max_frames]);
+  entries_.reset(static_cast<Entry*>(std::calloc(max_frames, sizeof(Entry))));
   if (entries_ == nullptr) return fail(ENOMEM);
   max_frames_ = max_frames;
   cold_share_ = max_frames / 2;
@@ -278,9 +278,32 @@ std::uint64_t Eviction::take_off(std::uint32_t id) {
          (entry.stamp & kGhostMask) << kStampShift;
 }
 
-bool Eviction::is_live(std::uint64_t ghost) const {
+GhostAge Eviction::ghost_age() const { return {.evicted = evicted_, .span = kGhostSpan * capacity_}; }
+
+bool GhostAge::is_live(std::uint64_t ghost, std::uint64_t within) const {
   if ((ghost & 1) == 0) return false;
-  return ((evicted_ - (ghost >> kEvictedShift)) & kGhostMask) <= kGhostSpan * capacity_;
+  return ((evicted - (ghost >> kEvictedShift)) & kGhostMask) <= std::min(span, within);
+}
+
+void Eviction::split_off(std::uint32_t id, std::uint32_t part, std::uint32_t order) {
+  CHECK(id < part && part < max_frames_);
+  Entry& entry = entries_[id];
+  Entry& other = entries_[part];
+  CHECK(entry.list != kNowhere && other.list == kNowhere);
+  CHECK(part + (1u << order) <= id + weight(entry));
+  other = entry;  // what is counted by stamp is counted for as many frames as before
+  other.order = order;
+  other.previous = id;
+  List& list = lists_[entry.list];
+  (entry.next != kNone ? entries_[entry.next].previous : list.tail) = part;
+  entry.next = part;
+  ++list.entries;
+}
+
+void Eviction::shrink(std::uint32_t id, std::uint32_t order) {
+  Entry& entry = entries_[id];
+  CHECK(order < entry.order);
+  entry.order = order;
 }
 
 void Eviction::check() const {

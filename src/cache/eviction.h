@@ -31,13 +31,22 @@
 // until two caches' worth of frames have been evicted since (is_live). Any may be lost.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 
 #include "cache/recency_horizon.h"
 #include "quire/result.h"
 
 namespace quire {
+
+// What ghosts' ages are measured by, at one moment.
+struct GhostAge {
+  std::uint64_t evicted;  // frames, so far
+  std::uint64_t span;     // frames evicted since, after which a ghost counts no more
+  bool is_live(std::uint64_t ghost, std::uint64_t within) const;  // within: frames evicted since, at most
+};
 
 // How a folio comes in.
 struct Admission {
@@ -49,6 +58,7 @@ class Eviction {
  public:
   static constexpr std::uint32_t kNone = 0xffffffff;
   static constexpr std::uint32_t kMaxFrames = 1u << 27;
+  static constexpr std::size_t kBytesPerFrame = 16;
   static constexpr std::uint32_t kSweepMost = 32;  // entries that the hand looks at in one evict(), at most
 
   // Frame ids 0 to max_frames - 1, all of them allowed. ENOMEM.
@@ -60,6 +70,10 @@ class Eviction {
   // access that missed is not a hit. A victim that could not be freed after all is admitted again, with its ghost.
   void admit(std::uint32_t id, std::uint64_t ghost, Admission how = {});
   void remove(std::uint32_t id);  // truncated or dropped; no effect on what is not here
+  // The 2^order frames from `part` on leave the entry `id` and are one of their own: as old, and next to it. When all
+  // parts are off, and before anything else, shrink() says what is left of it.
+  void split_off(std::uint32_t id, std::uint32_t part, std::uint32_t order);
+  void shrink(std::uint32_t id, std::uint32_t order);
 
   // The next victim, off the lists, with what to leave in the index in *ghost (0: nothing); kNone after `limit` looked
   // at. *scanned is how many were, the hand's own aside. Frames: bool test_and_clear_referenced(id); bool try_take(id),
@@ -67,7 +81,8 @@ class Eviction {
   template <class Frames>
   std::uint32_t evict(Frames& frames, std::uint32_t limit, std::uint32_t* scanned, std::uint64_t* ghost);
 
-  bool is_live(std::uint64_t ghost) const;  // false: as good as none
+  bool is_live(std::uint64_t ghost) const { return ghost_age().is_live(ghost, UINT64_MAX); }  // false: as good as none
+  GhostAge ghost_age() const;
 
   std::uint64_t frames() const { return lists_[kCold].frames + lists_[kHot].frames; }
   std::uint64_t entries() const { return std::uint64_t{lists_[kCold].entries} + lists_[kHot].entries; }
@@ -75,19 +90,19 @@ class Eviction {
   void check() const;                                       // every invariant; O(entries)
 
  private:
-  enum ListName : std::uint64_t { kCold, kHot, kNowhere };
+  enum ListName : std::uint64_t { kNowhere, kCold, kHot };  // zeros: an entry that was never used
 
   struct Entry {
-    std::uint32_t next;            // towards the tail
-    std::uint32_t previous;        // towards the head
-    std::uint64_t stamp : 48 = 0;  // clock_ at the last access known of
-    ListName list : 2 = kNowhere;
-    std::uint64_t order : 4 = 0;
-    std::uint64_t warm : 1 = 0;     // LIRS would hold it, were it not for its age
-    std::uint64_t untried : 1 = 0;  // prefetched and not yet accessed
-    std::uint64_t known : 1 = 0;    // the stamp is an access (untried: of an earlier life)
+    std::uint32_t next;        // towards the tail
+    std::uint32_t previous;    // towards the head
+    std::uint64_t stamp : 48;  // clock_ at the last access known of
+    ListName list : 2;
+    std::uint64_t order : 4;
+    std::uint64_t warm : 1;     // LIRS would hold it, were it not for its age
+    std::uint64_t untried : 1;  // prefetched and not yet accessed
+    std::uint64_t known : 1;    // the stamp is an access (untried: of an earlier life)
   };
-  static_assert(sizeof(Entry) == 16);
+  static_assert(sizeof(Entry) == kBytesPerFrame);
 
   struct List {
     std::uint32_t head = kNone;
@@ -120,10 +135,13 @@ class Eviction {
   template <class Frames>
   void sweep(Frames& frames);
 
-  std::unique_ptr<Entry[]> entries_;
+  struct FreeEntries {
+    void operator()(Entry* entries) const { std::free(entries); }
+  };
+  std::unique_ptr<Entry[], FreeEntries> entries_;  // from calloc: memory is used as frames are first admitted
   std::uint32_t max_frames_ = 0;
   std::uint64_t capacity_ = 0;
-  List lists_[2];
+  List lists_[3];              // kNowhere's is empty
   bool evicting_ = false;      // since the last admit
   std::uint64_t peak_ = 0;     // frames here when that began
   std::uint64_t swing_ = 1;    // frames evicted together, the most of late

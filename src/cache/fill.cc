@@ -23,7 +23,9 @@ int FillBatch::insert(std::uint64_t first, std::uint64_t last, FrameReservation&
     if (frame == nullptr) return 0;
     const std::uint64_t pages = frame->pages();
     const bool marks = !marked_ && page >= mark_page;  // not one that holds pages asked for now
-    const Status inserted = insert_new(mapping_, *frame, page, flags | (marks ? kReadahead : 0U));
+    // What was asked for besides the first is found in use when its reader gets there.
+    const bool prefetched = (flags & kAhead) != 0 || page != first;
+    const Status inserted = insert_new(mapping_, *frame, page, flags | (marks ? kReadahead : 0U), prefetched);
     if (inserted.ok()) {
       marked_ |= marks;
       if (has_defect(Defect::fill_uptodate_before_read)) make_uptodate(*frame);

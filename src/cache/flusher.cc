@@ -162,6 +162,7 @@ void Flusher::run() {
     const bool waited_for = kicks_.exchange(0, memory_order_acquire) != 0;
     background_kicked_.store(false, memory_order_release);
     if (!waited_for) cache_.pool.prepare_ahead(stop_);
+    cache_.ghosts.sweep(stop_);
     round(waited_for || cache_.unstable() >= cache_.background_dirty(), waited_for);
   }
 }

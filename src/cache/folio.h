@@ -39,7 +39,7 @@ enum FolioFlag : std::uint32_t {
   kWriteback = 1u << 4,   // being written; may be dirty again
   kUnflushed = 1u << 5,   // written, but no flush has succeeded since: as good as dirty
   kReadahead = 1u << 6,   // its first reader starts the next window
-  kOnLru = 1u << 7,       // under the LRU's mutex
+  kEvictable = 1u << 7,   // in the eviction queue; under its mutex
   kFree = 1u << 8,        // the first of a block in the pool's free lists; under the pool's mutex
   kAhead = 1u << 9,       // read ahead, and not known to have been used: counts in the AheadBudget
   kAheadSeen = 1u << 10,  // so it was when the budget's hand last came by
@@ -57,7 +57,7 @@ struct alignas(64) Folio {
   Atomic<std::uint64_t> hit_word;  // what a short hit compares: see hit_word_of
   Atomic<std::uint32_t> flags;
   Atomic<std::uint32_t> refs;       // one for the mapping, one for each user; 0 while free
-  std::uint32_t next_id = 0;        // list links by frame number: LRU (its mutex), or free, pending and
+  std::uint32_t next_id = 0;        // list links by frame number: free, retired and
   std::uint32_t previous_id = 0;    //   reservation lists (their owner)
   Atomic<std::uint32_t> order;      // a folio's size always comes from here
   std::uint32_t written_epoch = 0;  // flush epoch of its last write, 0: none yet; under the xarray lock

@@ -226,11 +226,12 @@ void FolioPool::give_back(FrameReservation& reservation) {
 void FolioPool::retire(Folio& folio) {
   DCHECK(folio.sequence.odd());
   DCHECK(folio.mapping.load(memory_order_relaxed) == nullptr);
+  // Before the push: from then on it is whoever collects it's.
+  retired_count_.fetch_add(static_cast<std::uint32_t>(folio.pages()), memory_order_relaxed);
   std::uint32_t head = retired_head_.load(memory_order_relaxed);
   do {
     folio.next_id = head;  // pushes only ever race with pushes and with taking the whole stack: no ABA
   } while (!retired_head_.compare_exchange(head, id(folio), memory_order_release, memory_order_relaxed));
-  retired_count_.fetch_add(static_cast<std::uint32_t>(folio.pages()), memory_order_relaxed);
 }
 
 std::uint32_t FolioPool::collect_retired() {

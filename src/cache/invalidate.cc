@@ -39,6 +39,7 @@ bool split_at_edge(Mapping& mapping, Folio& folio, std::uint64_t page, std::uint
 }
 
 void remove_matching(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, bool clean_only) {
+  remove_ghosts(mapping, first_page, last_page);
   std::uint64_t page = first_page;
   while (page <= last_page) {
     {

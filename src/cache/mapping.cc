@@ -1,4 +1,4 @@
-// Index and stability of a mapping's folios. Locks: xarray (inside, a leaf but for the flusher's list and the LRU).
+// Index and stability of a mapping's folios. Locks: xarray (inside, a leaf but for the lists of the flusher and of ghosts).
 #include "cache/mapping.h"
 
 #include "base/defect.h"
@@ -38,8 +38,10 @@ Mapping::Mapping(PageCache& page_cache, Backing& file_backing, std::uint64_t ino
 
 Mapping::~Mapping() {
   cache.flusher().forget(*this);
+  cache.ghosts.forget(*this);
   MutexLock lock(pages.mutex());  // a reclaimer may still be leaving its section over the last folio
   CHECK(page_count.load(memory_order_relaxed) == 0);
+  cache.ghosts.removed(*this, ghost_count);
 }
 
 Folio* get_folio(Mapping& mapping, std::uint64_t page) {
@@ -56,13 +58,44 @@ Folio* get_folio(Mapping& mapping, std::uint64_t page) {
   }
 }
 
-Status insert_new(Mapping& mapping, Folio& frame, std::uint64_t page, std::uint32_t extra_flags) {
+namespace {
+
+// Makes room for a folio of 2^order pages where only ghosts are, and returns one of them in *ghost. EEXIST if a folio
+// is there, ENOMEM.
+int take_ghosts_locked(Mapping& mapping, std::uint64_t page, unsigned order, std::uint64_t* ghost)
+    REQUIRES(mapping.pages.mutex()) {
+  const std::uint64_t last_page = page + ((std::uint64_t{1} << order) - 1);
+  std::uint64_t at = page;
+  bool folio = false, any = false;
+  mapping.pages.for_each(page, last_page, [&](std::uint64_t, XEntry entry) {
+    any = true;
+    folio = entry.is_pointer();
+    return !folio;
+  });
+  if (folio) return EEXIST;
+  while (any) {
+    const XEntry entry = mapping.pages.find(&at, last_page);
+    if (entry.empty()) break;
+    *ghost = entry.value();
+    const unsigned found = mapping.pages.order_locked(at);
+    if (found > order) {  // then it stays for the other pages
+      if (!mapping.pages.split_locked(page, order, 0).ok()) return ENOMEM;
+      mapping.cache.ghosts.added(mapping, found - order);
+    }
+    mapping.pages.erase_locked(at);
+    mapping.cache.ghosts.removed(mapping);
+  }
+  return 0;
+}
+
+}  // namespace
+
+Status insert_new(Mapping& mapping, Folio& frame, std::uint64_t page, std::uint32_t extra_flags, bool prefetched) {
   DCHECK(frame.sequence.odd());
   DCHECK(frame.refs.load(memory_order_relaxed) == 0);
   frame.sequence.begin_life();
   frame.index.store(page, memory_order_relaxed);
   const unsigned order = frame.order.load(memory_order_relaxed);
-  const std::uint64_t last_page = page + frame.pages() - 1;
   DCHECK(is_aligned(page, frame.pages()));
   frame.hit_word.store(hit_word_of(page, order) - kReferenced, memory_order_relaxed);
   // Plain stores: nobody else locks a frame that is free or being prepared (write_fast looks at the sequence first).
@@ -70,13 +103,11 @@ Status insert_new(Mapping& mapping, Folio& frame, std::uint64_t page, std::uint3
   frame.written_epoch = 0;
   frame.mapping.store(&mapping, memory_order_relaxed);
   frame.refs.store(2, memory_order_release);
+  std::uint64_t ghost = 0;
   {
     MutexLock lock(mapping.pages.mutex());
-    int errnum = 0;
-    std::uint64_t present = page;
-    if (!mapping.pages.find(&present, last_page).empty()) {
-      errnum = EEXIST;
-    } else if (!mapping.pages.store_range_locked(page, order, XEntry::from_pointer(&frame)).ok()) {
+    int errnum = take_ghosts_locked(mapping, page, order, &ghost);
+    if (errnum == 0 && !mapping.pages.store_range_locked(page, order, XEntry::from_pointer(&frame)).ok()) {
       errnum = ENOMEM;
     }
     if (errnum != 0) {
@@ -89,7 +120,7 @@ Status insert_new(Mapping& mapping, Folio& frame, std::uint64_t page, std::uint3
   }
   mapping.cache.resident_added(frame.pages());
   lock_acquired(folio_lock_class, &frame, LockKey{mapping.id, page});
-  mapping.cache.lru.add(frame);
+  if (mapping.cache.eviction.add(frame, ghost, prefetched)) mapping.cache.stats.count(Counter::refaults);
   return {};
 }
 
@@ -111,16 +142,22 @@ void set_failing(Mapping& mapping, int errnum) {
   mapping.failing.store(at_stake ? errnum : 0, memory_order_release);
 }
 
-void detach_folio(Mapping& mapping, Folio& folio) {
+void detach_folio(Mapping& mapping, Folio& folio, std::uint64_t ghost) {
   DCHECK(folio.has(kLocked));
   DCHECK(folio.mapping.load(memory_order_relaxed) == &mapping);
   PageCache& cache = mapping.cache;  // the mapping may be gone once its xarray lock is released
-  cache.lru.remove(folio);
+  cache.eviction.remove(folio);
   cache.ahead.settle(folio);
   begin_change(folio);
   {
     MutexLock lock(mapping.pages.mutex());
-    mapping.pages.erase_locked(folio.index.load(memory_order_relaxed));
+    const std::uint64_t page = folio.index.load(memory_order_relaxed);
+    if (ghost == 0) {
+      mapping.pages.erase_locked(page);
+    } else {
+      static_cast<void>(mapping.pages.store_locked(page, XEntry::from_value(ghost)));  // over an entry: cannot fail
+      cache.ghosts.added(mapping);
+    }
     const std::uint32_t old = folio.flags.fetch_and(~(kUnstable | kUptodate | kReadahead), memory_order_relaxed);
     DCHECK((old & kWriteback) == 0);
     if ((old & kUnstable) != 0) now_stable(mapping, folio);
@@ -134,6 +171,25 @@ void remove_folio(Mapping& mapping, Folio& folio) {
   PageCache& cache = mapping.cache;
   detach_folio(mapping, folio);
   cache.put_folio(folio);  // the mapping's reference; the caller holds another
+}
+
+void remove_ghosts(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page) {
+  constexpr int kSlice = 128;  // entries a turn of the index's mutex
+  for (std::uint64_t page = first_page; page <= last_page;) {
+    MutexLock lock(mapping.pages.mutex());
+    if (mapping.ghost_count == 0) return;
+    for (int i = 0; i < kSlice && page <= last_page; ++i) {
+      std::uint64_t last = 0;
+      const XEntry entry = mapping.pages.find(&page, last_page, &last);
+      if (entry.empty()) return;
+      if (entry.is_value()) {
+        mapping.pages.erase_locked(page);
+        mapping.cache.ghosts.removed(mapping);
+      }
+      if (last == UINT64_MAX) return;
+      page = last + 1;
+    }
+  }
 }
 
 void set_dirty(Mapping& mapping, Folio& folio) {

@@ -91,6 +91,13 @@ struct Mapping {
   bool on_dirty_list = false;
   bool flusher_inside = false;
   std::int64_t retry_after_ns = 0;  // the flusher's own: when a failing file is tried again
+
+  std::uint64_t ghost_count = 0;  // value entries in the index; under its mutex
+  // The list of mappings with ghosts (ghosts.h).
+  Mapping* ghost_next = nullptr;
+  Mapping* ghost_previous = nullptr;
+  bool on_ghost_list = false;
+  bool ghost_sweep_inside = false;
 };
 
 // The bytes of a frame of this mapping's cache, from the descriptor's address alone.
@@ -136,14 +143,18 @@ inline Folio* folio_of(XEntry entry) { return entry.is_pointer() ? static_cast<F
 Folio* get_folio(Mapping& mapping, std::uint64_t page);
 
 // Makes `frame` (a block from a reservation, free) the folio of the 2^order pages from `page` on, which is aligned to
-// its size: filling, locked, with a reference for the caller besides the mapping's, on the LRU. EEXIST if one of them
-// is there already, ENOMEM without memory for the index: the frame is then still the caller's. extra_flags: kReadahead,
-// kAhead (charged to the budget by the caller) and an owner, or 0.
-Status insert_new(Mapping& mapping, Folio& frame, std::uint64_t page, std::uint32_t extra_flags = 0);
+// its size: filling, locked, with a reference for the caller besides the mapping's, in the eviction queue. EEXIST if
+// one of them is there already, ENOMEM without memory for the index: the frame is then still the caller's. extra_flags:
+// kReadahead, kAhead (charged to the budget by the caller) and an owner, or 0. prefetched: nobody has asked for it yet.
+Status insert_new(Mapping& mapping, Folio& frame, std::uint64_t page, std::uint32_t extra_flags = 0,
+                  bool prefetched = false);
 
 // Takes the folio (locked, of this mapping) out: removed, odd, clean. detach_folio leaves the references alone (reclaim
-// froze them at 0); remove_folio drops the mapping's, the caller's own reference and the lock stay.
-void detach_folio(Mapping& mapping, Folio& folio);
+// froze them at 0) and leaves `ghost` in the index (0: nothing); remove_folio drops the mapping's, the caller's own
+// reference and the lock stay.
+void detach_folio(Mapping& mapping, Folio& folio, std::uint64_t ghost = 0);
+// Drops the ghosts of [first_page, last_page].
+void remove_ghosts(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page);
 void remove_folio(Mapping& mapping, Folio& folio);
 
 // A fill or whole overwrite is complete: even, unlocked is left to the caller.

@@ -53,7 +53,7 @@ TEST_F(MappingTest, InsertsOnce) {
   Folio* second = frames.take();
   ASSERT_TRUE(insert_new(m, *first, 7).ok());
   EXPECT_TRUE(first->has(kLocked));
-  EXPECT_TRUE(first->has(kOnLru));
+  EXPECT_TRUE(first->has(kEvictable));
   EXPECT_TRUE(first->sequence.odd());
   EXPECT_FALSE(first->has(kUptodate));
   EXPECT_EQ(insert_new(m, *second, 7).errnum(), EEXIST);
@@ -96,7 +96,7 @@ TEST_F(MappingTest, RemovedFoliosAreOddAndNobodys) {
   EXPECT_FALSE(folio.sequence.unchanged(before));
   EXPECT_FALSE(folio_is(folio, &m, 3));
   EXPECT_FALSE(m.pages.marked(kMarkDirty));
-  EXPECT_EQ(cache.cache.lru.size(), 0U);
+  EXPECT_EQ(cache.cache.eviction.size(), 0U);
   EXPECT_EQ(cache.cache.pool.retired_frames(), 0U) << "we still hold a reference";
   cache.cache.put_folio(folio);
   EXPECT_EQ(cache.cache.pool.retired_frames(), 1U);

@@ -1,5 +1,5 @@
 // Memory of the cache: budget, reservations, reclaim and the dirty limit.
-// Locks: `turn_` (before all others), LRU, pool, and folio locks by try only.
+// Locks: `turn_` (before all others), eviction, pool, and folio locks by try only.
 #include "cache/page_cache.h"
 
 #include <algorithm>
@@ -18,7 +18,7 @@ LockClass copy_lock_class{"copy turn"};
 constexpr RangeModes kTurnModes{{0, 0, 0, 0}};
 constexpr std::size_t kNodeShare = 10;          // bytes of index for a folio of a dense file
 constexpr std::size_t kFixedBytes = 64 * 1024;  // counters, mappings of a few files, the rings' bookkeeping
-constexpr std::size_t kFrameCost = kPageSize + sizeof(Folio) + Lookaside::kBytesPerFrame;
+constexpr std::size_t kFrameCost = kPageSize + sizeof(Folio) + Lookaside::kBytesPerFrame + Eviction::kBytesPerFrame;
 constexpr std::uint32_t kReclaimBatch = 64;
 constexpr std::uint32_t kLargestShare = 64;  // the largest folio is this part of the cache at most
 constexpr std::int64_t kPollNs = 2'000'000;  // references are dropped without a wake-up: look again
@@ -28,7 +28,8 @@ constexpr std::uint64_t kMaxOperation = 16u << 20;
 
 std::size_t PageCache::min_memory() { return kFixedBytes + kMinFrames * (kFrameCost + kNodeShare); }
 
-PageCache::PageCache() : lru(pool), copy_turn(copy_lock_class), turn_(turn_lock_class, kTurnModes, 0) {}
+PageCache::PageCache()
+    : eviction(pool, &ahead), ghosts(*this), copy_turn(copy_lock_class), turn_(turn_lock_class, kTurnModes, 0) {}
 
 PageCache::~PageCache() {
   flusher_.reset();
@@ -44,10 +45,12 @@ Status PageCache::create(const PageCacheOptions& options) {
   }
   memory_ = options.memory;
   const std::size_t frames = (memory_ - kFixedBytes) / (kFrameCost + kNodeShare);
-  if (frames >= FolioPool::kNone)
-    return fail_with(EINVAL, "a cache of %zu bytes is too large: 16 TiB is the limit", memory_);
+  if (frames > Eviction::kMaxFrames) {
+    return fail_with(EINVAL, "a cache of %zu bytes is too large: 512 GiB is the limit", memory_);
+  }
   QUIRE_TRY(pool.create(static_cast<std::uint32_t>(frames)));
   QUIRE_TRY(lookaside.create(static_cast<std::uint32_t>(frames)));
+  QUIRE_TRY(eviction.create(static_cast<std::uint32_t>(frames)));
   nodes.keep(spare_nodes());
   hard_dirty_ = frames / 2;
   background_dirty_ = frames / 8;
@@ -72,7 +75,8 @@ std::uint32_t PageCache::spare_nodes() const { return std::clamp<std::uint32_t>(
 
 std::int64_t PageCache::metadata_bytes() const {
   return static_cast<std::int64_t>(pool.touched_frames() * sizeof(Folio)) + nodes.bytes() + nodes.kept_bytes() +
-         stats.memory_bytes() + lookaside.memory_bytes();
+         stats.memory_bytes() + lookaside.memory_bytes() +
+         static_cast<std::int64_t>(pool.touched_frames() * Eviction::kBytesPerFrame);
 }
 
 std::uint32_t PageCache::take_within_budget(FrameReservation& reservation, std::uint32_t want, unsigned order) {
@@ -91,39 +95,45 @@ std::uint32_t PageCache::take_within_budget(FrameReservation& reservation, std::
 }
 
 std::uint32_t PageCache::reclaim(std::uint32_t want) {
-  Folio* victims[kReclaimBatch];
+  Victim victims[kReclaimBatch];
   std::uint32_t freed = 0;
-  std::uint32_t budget = lru.size() + Lru::kScanBatch;  // one look at each at most, referenced ones come round again
+  // One look at each at most: those in use, or read meanwhile, come round again.
+  std::uint32_t budget = eviction.size() + EvictionQueue::kScanBatch;
   while (freed < want && budget != 0) {
     std::uint32_t scanned = 0;
-    const std::uint32_t got = lru.isolate(std::span(victims, std::min(want - freed, kReclaimBatch)), &scanned);
+    const std::uint32_t got = eviction.isolate(std::span(victims, std::min(want - freed, kReclaimBatch)), &scanned);
     stats.count(Counter::reclaim_scans, scanned);
     if (scanned == 0) break;
     budget -= std::min(budget, scanned);
-    for (std::uint32_t i = 0; i < got; ++i) {
-      Folio& folio = *victims[i];
-      Mapping* mapping = folio.mapping.load(memory_order_relaxed);  // ours while we hold the folio lock
-      std::uint32_t one = 1;
-      if (has_defect(Defect::reclaim_without_freeze) && folio.refs.load(memory_order_relaxed) == 1) {
-        folio.refs.store(one = 0, memory_order_relaxed);
-      }
-      if (mapping == nullptr || (folio.flags.load(memory_order_acquire) & kUnstable) != 0 ||
-          !folio.refs.compare_exchange(one, 0, memory_order_acquire, memory_order_relaxed)) {
-        if (mapping != nullptr) lru.add(folio);  // in use again since isolate() looked
-        unlock_folio(folio);
-        continue;
-      }
-      // Frozen: nobody can get a reference any more, so whoever holds one never sees its folio reclaimed.
-      detach_folio(*mapping, folio);
-      unlock_folio(folio);
-      freed += static_cast<std::uint32_t>(folio.pages());
-      pool.retire(folio);
-    }
+    for (std::uint32_t i = 0; i < got; ++i) freed += give_up(victims[i]);
   }
   stats.count(Counter::evictions, freed);
   if (freed != 0) pool.collect_retired();
+  if (ghosts.due()) flusher_->kick_background();
   rcu_drain(spare_nodes());
   return freed;
+}
+
+// Takes an isolated folio out of its mapping, unless it has come into use since. Returns the frames that became free.
+std::uint32_t PageCache::give_up(const Victim& victim) {
+  Folio& folio = *victim.folio;
+  Mapping* mapping = folio.mapping.load(memory_order_relaxed);  // ours while we hold the folio lock
+  std::uint32_t one = 1;
+  if (has_defect(Defect::reclaim_without_freeze) && folio.refs.load(memory_order_relaxed) == 1) {
+    folio.refs.store(one = 0, memory_order_relaxed);
+  }
+  if (mapping == nullptr || (folio.flags.load(memory_order_acquire) & kUnstable) != 0 ||
+      !folio.refs.compare_exchange(one, 0, memory_order_acquire, memory_order_relaxed)) {
+    if (mapping != nullptr) eviction.add(folio, victim.ghost, false);
+    unlock_folio(folio);
+    return 0;
+  }
+  // Frozen: nobody can get a reference any more, so whoever holds one never sees its folio reclaimed.
+  const auto pages = static_cast<std::uint32_t>(folio.pages());
+  detach_folio(*mapping, folio, victim.ghost);
+  unlock_folio(folio);
+  pool.retire(folio);
+  return pages;
 }
 
 void PageCache::folio_unused(Folio& folio) {

@@ -1,4 +1,4 @@
-// The cache that all mappings of one quire::Cache share: frames, LRU, counters, the dirty limit and the flusher.
+// The cache that all mappings of one quire::Cache share: frames, eviction, counters, the dirty limit and the flusher.
 // Guarantees: D1 (the hard dirty limit), M1.
 //
 // Memory comes before locks: `reserve` may wait and is called with nothing held. Its waiters hold no frames but for
@@ -13,9 +13,10 @@
 
 #include "base/defect.h"
 #include "cache/ahead_budget.h"
+#include "cache/eviction_queue.h"
 #include "cache/folio_pool.h"
+#include "cache/ghosts.h"
 #include "cache/lookaside.h"
-#include "cache/lru.h"
 #include "cache/stats.h"
 #include "device/io_stats.h"
 #include "device/io_thread.h"
@@ -91,11 +92,12 @@ class PageCache {
   std::size_t memory() const { return memory_; }
   std::int64_t metadata_bytes() const;
   std::uint64_t resident_pages() const { return resident_.load(memory_order_relaxed); }
-  std::uint64_t resident_folios() const { return lru.size(); }
+  std::uint64_t resident_folios() const { return eviction.size(); }
   Flusher& flusher() { return *flusher_; }
 
   FolioPool pool;
-  Lru lru;
+  EvictionQueue eviction;
+  GhostKeeper ghosts;
   Lookaside lookaside;
   AheadBudget ahead{*this};  // a quarter of the frames
   Stats stats;
@@ -110,6 +112,7 @@ class PageCache {
  private:
   std::uint32_t take_within_budget(FrameReservation& reservation, std::uint32_t want, unsigned order);
   std::uint32_t reclaim(std::uint32_t want);
+  std::uint32_t give_up(const Victim& victim);
   void folio_unused(Folio& folio);
   std::uint32_t spare_nodes() const;
 

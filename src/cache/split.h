@@ -7,9 +7,11 @@
 //   a fast reader that found the folio before       its sequence is odd during the split, and another one after it
 //   one that found it in the index, and looks at
 //   the sequence only after the split                the identity: the page is not in what is left of the folio
-//   a part that is in the index already              refs are 0 (get_folio looks again), and its sequence is odd, until
-//                                                    its descriptor is complete
-//   a guess that leads to a part (lookaside)         the same; it is locked until the index shows every part
+//   a part, in the index or by a guess               its descriptor was complete and locked before the index showed it,
+//                                                    and its sequence is odd until the index shows every part: who
+//                                                    tries a lock without a reference looks at that first
+//   an order that is smaller by the time it is used  whoever copies under the sequence alone loads the order once, and
+//                                                    checks the place in the folio against it
 //   somebody who waits for the folio's lock          had a reference: then there is no split
 // Locks: folio > xarray; nothing waits.
 #pragma once

@@ -151,6 +151,8 @@ class BasicXArray {
   Result<XEntry> store_locked(State& at, XEntry entry) REQUIRES(mutex_);
   XEntry erase_locked(State& at) REQUIRES(mutex_);
   Result<XEntry> store_range_locked(std::uint64_t index, unsigned order, XEntry entry) REQUIRES(mutex_);
+  // Of the entry that covers index: it covers 2^order indices.
+  unsigned order_locked(std::uint64_t index) const REQUIRES(mutex_);
   // Cuts the entry that covers index, of a higher order, so that one of 2^order indices covers index and all others are
   // as large as they can be. The part that begins n indices after the entry gets its word plus n * step (descriptors in
   // an array). Every part has the entry's marks. ENOMEM changes nothing.

@@ -204,6 +204,7 @@ class ModelRun {
     Status done;
     {
       MutexLock lock(array_.mutex());
+      EXPECT_EQ(array_.order_locked(index), whole);
       done = array_.split_locked(index, order, kStep);
     }
     ASSERT_TRUE(done.ok());

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 
 #include "xarray/xarray.h"
 
@@ -24,6 +25,14 @@ void halve_slots(unsigned* first, unsigned* last, unsigned slot, unsigned keep, 
       *first = middle;
     }
   }
+}
+
+template <unsigned Shift>
+unsigned BasicXArray<Shift>::order_locked(std::uint64_t index) const {
+  State at(index);
+  CHECK(locate_locked(at) != 0);
+  const unsigned slots = at.node_->last_of(at.slot_) - at.node_->first_of(at.slot_) + 1;
+  return at.node_->shift() + static_cast<unsigned>(std::bit_width(slots)) - 1;
 }
 
 template <unsigned Shift>

@@ -1,8 +1,6 @@
 // The world of a scenario, and the list of scenarios.
 #include "races/scenario.h"
 
-#include "cache/lru.h"
-
 namespace quire::races {
 
 TestFile& World::add_file(const std::string& bytes) {

@@ -1,5 +1,5 @@
-// The plain LRU: order, the second chance, and whom isolate() passes over.
-#include "cache/lru.h"
+// Folios and the policy: whom isolate() passes over, and what stays listed.
+#include "cache/eviction_queue.h"
 
 #include <gtest/gtest.h>
 
@@ -10,21 +10,24 @@
 namespace quire {
 namespace {
 
-class LruTest : public ::testing::Test {
+class EvictionQueueTest : public ::testing::Test {
  protected:
   void SetUp() override {
     ASSERT_TRUE(pool.create(200).ok());
+    ASSERT_TRUE(queue.create(200).ok());
     pool.take(frames, 200);
   }
   Folio& add() {
     Folio* folio = frames.take();
     folio->refs.store(1, memory_order_relaxed);
-    lru.add(*folio);
+    queue.add(*folio, 0, false);
     return *folio;
   }
   std::vector<Folio*> isolate(std::size_t most) {
-    std::vector<Folio*> out(most);
-    out.resize(lru.isolate(out, &scanned));
+    std::vector<Victim> victims(most);
+    victims.resize(queue.isolate(victims, &scanned));
+    std::vector<Folio*> out;
+    for (const Victim& victim : victims) out.push_back(victim.folio);
     return out;
   }
   // Ends what isolate() began, so that frames can go back.
@@ -34,20 +37,20 @@ class LruTest : public ::testing::Test {
 
   FolioPool pool;
   FrameReservation frames{pool};
-  Lru lru{pool};
+  EvictionQueue queue{pool};
   std::uint32_t scanned = 0;
 };
 
-TEST_F(LruTest, ColdestFirst) {
+TEST_F(EvictionQueueTest, ColdestFirst) {
   Folio& a = add();
   Folio& b = add();
   Folio& c = add();
-  EXPECT_EQ(lru.size(), 3U);
+  EXPECT_EQ(queue.size(), 3U);
   const auto first = isolate(2);
   EXPECT_EQ(first, (std::vector<Folio*>{&a, &b}));
   EXPECT_TRUE(a.has(kLocked));
-  EXPECT_FALSE(a.has(kOnLru));
-  EXPECT_EQ(lru.size(), 1U);
+  EXPECT_FALSE(a.has(kEvictable));
+  EXPECT_EQ(queue.size(), 1U);
   EXPECT_EQ(scanned, 2U);
   unlock(first);
   const auto second = isolate(2);
@@ -57,7 +60,7 @@ TEST_F(LruTest, ColdestFirst) {
   EXPECT_EQ(scanned, 0U);
 }
 
-TEST_F(LruTest, SecondChance) {
+TEST_F(EvictionQueueTest, SecondChance) {
   Folio& a = add();
   Folio& b = add();
   set_referenced(a);
@@ -71,7 +74,7 @@ TEST_F(LruTest, SecondChance) {
   unlock(got);
 }
 
-TEST_F(LruTest, PassesOverWhatIsInUse) {
+TEST_F(EvictionQueueTest, PassesOverWhatIsInUse) {
   Folio& locked = add();
   Folio& referenced = add();
   Folio& dirty = add();
@@ -85,7 +88,7 @@ TEST_F(LruTest, PassesOverWhatIsInUse) {
   unflushed.flags.fetch_or(kUnflushed, memory_order_relaxed);
   const auto got = isolate(10);
   EXPECT_EQ(got, (std::vector<Folio*>{&idle}));
-  EXPECT_EQ(lru.size(), 5U);
+  EXPECT_EQ(queue.size(), 5U);
   EXPECT_EQ(scanned, 6U);
   unlock(got);
   EXPECT_TRUE(isolate(10).empty());
@@ -96,29 +99,29 @@ TEST_F(LruTest, PassesOverWhatIsInUse) {
   unlock(later);
 }
 
-TEST_F(LruTest, RemovesAnywhereAndAddsOnce) {
+TEST_F(EvictionQueueTest, RemovesAnywhereAndAddsOnce) {
   std::vector<Folio*> folios;
   for (int i = 0; i < 5; ++i) folios.push_back(&add());
-  for (const int i : {2, 0, 4}) lru.remove(*folios[static_cast<std::size_t>(i)]);
-  lru.remove(*folios[2]);  // no effect
-  lru.add(*folios[3]);     // is there already
-  EXPECT_EQ(lru.size(), 2U);
-  lru.add(*folios[0]);
+  for (const int i : {2, 0, 4}) queue.remove(*folios[static_cast<std::size_t>(i)]);
+  queue.remove(*folios[2]);         // no effect
+  queue.add(*folios[3], 0, false);  // is there already
+  EXPECT_EQ(queue.size(), 2U);
+  queue.add(*folios[0], 0, false);
   const auto got = isolate(10);
   EXPECT_EQ(got, (std::vector<Folio*>{folios[1], folios[3], folios[0]}));
   unlock(got);
 }
 
-TEST_F(LruTest, LooksAtABatchAtATime) {
+TEST_F(EvictionQueueTest, LooksAtABatchAtATime) {
   for (int i = 0; i < 150; ++i) set_referenced(add());
   std::uint32_t looked = 0;
   for (int i = 0; i < 3; ++i) {
     const auto got = isolate(200);
-    EXPECT_LE(scanned, Lru::kScanBatch);
+    EXPECT_LE(scanned, EvictionQueue::kScanBatch);
     looked += scanned;
     unlock(got);
   }
-  EXPECT_EQ(looked, 3 * Lru::kScanBatch);
+  EXPECT_EQ(looked, 3 * EvictionQueue::kScanBatch);
 }
 
 }  // namespace
