@@ -102,7 +102,17 @@ QUIRE_API int quire_sync_file_range(quire_file* file, off_t offset, off_t length
 /* As fstat(2), with the size as the cache knows it. */
 QUIRE_API int quire_fstat(quire_file* file, struct stat* st);
 
-QUIRE_API int quire_fadvise(quire_file* file, off_t offset, off_t length, int advice); /* ENOSYS yet */
+/* Says how this handle will be used, as posix_fadvise(3), but -1 and errno on failure; length 0 means to the end. It
+ * changes no result of any call, and what it starts it does not wait for. NORMAL, SEQUENTIAL (reading ahead starts with
+ * the first miss, windows are twice as large), RANDOM (nothing is read ahead) and NOREUSE (a read that is not served by
+ * hits alone drops what this handle brought in and read before that place) hold for the whole handle, NOREUSE until
+ * NORMAL. WILLNEED starts reading the range, as much as the cache's readahead budget (a quarter of its memory) has
+ * left. DONTNEED writes back what is dirty in the range, then drops from it what is clean and idle: whole pages (large
+ * folios only as a whole) that this handle itself brought in and no other handle has used; while another handle of the
+ * file is, or was, open beside this one, every page that was read counts as used by the other. What was written is
+ * clean after a sync only. Errors: EINVAL (negative offset
+ * or length, unknown advice). */
+QUIRE_API int quire_fadvise(quire_file* file, off_t offset, off_t length, int advice);
 
 /* --- Range operations. Offsets and lengths are in bytes. Each takes effect at one instant (R1): whatever reads and
  * writes run beside it, in any thread, see the file (both files) wholly before or wholly after. Only a long copy, and

@@ -41,6 +41,8 @@ class QUIRE_API File {
   Status sync();       // data and metadata durable (D1)
   Status data_sync();  // data, and the metadata needed to read it
   Result<std::uint64_t> size() const;
+  // advice: POSIX_FADV_*; length 0: to the end. quire.h says what each does. EINVAL for any other.
+  Status advise(std::uint64_t offset, std::uint64_t length, int advice);
   // Range operations; quire.h says what each does, and its errors. mode: FALLOC_FL_* of linux/falloc.h.
   Status allocate(int mode, std::uint64_t offset, std::uint64_t length);
   Result<std::uint64_t> seek_data(std::uint64_t offset);  // ENXIO: no data from there on

@@ -242,7 +242,6 @@ TEST_F(Arguments, CallsOfLaterIssuesSayENOSYS) {
   const quire_completion_fn none = nullptr;
   EXPECT_FAILS(ENOSYS, quire_cache_resize(c, 32 * kMiB));
   EXPECT_FAILS(ENOSYS, quire_sync_file_range(f, 0, 0, 0));
-  EXPECT_FAILS(ENOSYS, quire_fadvise(f, 0, 0, POSIX_FADV_NORMAL));
   EXPECT_FAILS(ENOSYS, quire_submit_pread(f, buffer_, 1, 0, none, nullptr));
   EXPECT_FAILS(ENOSYS, quire_submit_pwrite(f, buffer_, 1, 0, none, nullptr));
   EXPECT_FAILS(ENOSYS, quire_submit_fsync(f, none, nullptr));

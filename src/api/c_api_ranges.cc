@@ -120,6 +120,23 @@ int quire_fallocate(quire_file* file, int mode, off_t offset, off_t length) {
   return -1;
 }
 
+int quire_fadvise(quire_file* file, off_t offset, off_t length, int advice) {
+  FileImpl& f = impl(file);
+  int errnum = EINVAL;
+  if (offset < 0) {
+    static_cast<void>(quire::fail_with(EINVAL, "the offset is negative"));
+  } else if (length < 0) {
+    static_cast<void>(quire::fail_with(EINVAL, "the length is negative"));
+  } else {
+    const auto status = quire::file_advise(f, unsigned_of(offset), unsigned_of(length), advice);
+    if (status.ok()) return 0;
+    errnum = status.errnum();
+  }
+  report_error(errnum, "advice %d on %lld bytes at offset %lld of %s", advice, static_cast<long long>(length),
+               static_cast<long long>(offset), f.path.c_str());
+  return -1;
+}
+
 off_t quire_seek_data(quire_file* file, off_t offset) { return seek(impl(file), offset, true); }
 off_t quire_seek_hole(quire_file* file, off_t offset) { return seek(impl(file), offset, false); }
 

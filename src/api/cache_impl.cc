@@ -126,7 +126,7 @@ Result<FileImpl*> CacheImpl::open_files(HostDescriptors files, std::unique_ptr<F
   ++inode.handles;
   ++handles_;
   if (file->writable) ++inode.writers;
-  file->inode = &inode.inode;
+  begin_handle(*file, inode.inode, inode.handles == 1);
   if (file->readable) file->short_hits = &inode.inode.mapping;
   if (file->may_be_new) note_changed(inode.inode.mapping);
   file->error_seen.store(sample_error(inode.inode.mapping), memory_order_relaxed);

@@ -65,6 +65,10 @@ Result<std::uint64_t> File::size() const {
   return static_cast<std::uint64_t>(st.st_size);
 }
 
+Status File::advise(std::uint64_t offset, std::uint64_t length, int advice) {
+  return done(quire_fadvise(file_, static_cast<off_t>(offset), static_cast<off_t>(length), advice));
+}
+
 Status File::allocate(int mode, std::uint64_t offset, std::uint64_t length) {
   return done(quire_fallocate(file_, mode, static_cast<off_t>(offset), static_cast<off_t>(length)));
 }

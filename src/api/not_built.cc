@@ -20,7 +20,6 @@ extern "C" {
 
 int quire_cache_resize(quire_cache*, size_t) { return not_built("quire_cache_resize"); }
 int quire_sync_file_range(quire_file*, off_t, off_t, unsigned) { return not_built("quire_sync_file_range"); }
-int quire_fadvise(quire_file*, off_t, off_t, int) { return not_built("quire_fadvise"); }
 int quire_submit_pread(quire_file*, void*, size_t, off_t, quire_completion_fn, void*) {
   return not_built("quire_submit_pread");
 }

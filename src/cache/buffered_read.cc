@@ -242,17 +242,18 @@ Result<std::size_t> read_locked(Mapping& mapping, UserBuffer& to, std::uint64_t 
         errnum = filled.errnum();
         break;
       }
-      note_filled(readahead, filled.value().end);
+      note_filled(plan, filled.value().end);
       folio = filled.value().first;
       if (folio == nullptr) continue;  // somebody else was there first
       fresh = true;
     }
     if (folio->has(kReadahead) && (folio->flags.fetch_and(~kReadahead, memory_order_relaxed) & kReadahead) != 0) {
-      start_next_window(mapping, readahead, file_pages);
+      start_next_window(mapping, readahead, *folio, file_pages, context.owner);
     }
     const Status ready = wait_uptodate(mapping, *folio, page, context);
     if (ready.ok()) {
       if (!fresh) set_referenced(*folio);
+      cache.ahead.settle(*folio);
       const std::uint64_t inside = at - (folio->index.load(memory_order_relaxed) << kPageShift);
       const std::size_t part = std::min<std::size_t>(count - copied, folio->size_bytes() - inside);
       to.copy_from_folio(folio->bytes() + inside, part);

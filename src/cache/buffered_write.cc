@@ -83,8 +83,12 @@ namespace {
 // in the mapping, locked and referenced, so a lookup cannot fail and no list of them is kept.
 class Write {
  public:
-  Write(Mapping& mapping, std::uint64_t offset, std::size_t count)
-      : mapping_(mapping), offset_(offset), end_(offset + count), size_(mapping.size.load(memory_order_acquire)) {}
+  Write(Mapping& mapping, std::uint64_t offset, std::size_t count, std::uint32_t owner)
+      : mapping_(mapping),
+        offset_(offset),
+        end_(offset + count),
+        size_(mapping.size.load(memory_order_acquire)),
+        owner_(owner) {}
 
   Status fill_edges(FrameReservation& frames, const CacheContext& context);
   Status lock_all(FrameReservation& frames);
@@ -110,6 +114,7 @@ class Write {
 
   Mapping& mapping_;
   const std::uint64_t offset_, end_, size_;
+  const std::uint32_t owner_;
   Folio* edges_[2] = {nullptr, nullptr};  // referenced, so that reclaim leaves them alone until they are locked
 };
 
@@ -223,7 +228,7 @@ Status Write::lock_page(std::uint64_t page, FrameReservation& frames) {
     }
     Folio* frame = frames.take(order);
     CHECK(frame != nullptr);  // the reservation was for every page of the range
-    const Status inserted = insert_new(mapping_, *frame, page);
+    const Status inserted = insert_new(mapping_, *frame, page, owner_);
     if (inserted.ok()) {
       mapping_.cache.stats.count(Counter::zero_fills);
       if (is_partial(page)) racy_zero_folio(frame->bytes(), frame->size_bytes());
@@ -302,7 +307,7 @@ void Write::change(UserBuffer& from) {
 
 Status write_locked(Mapping& mapping, UserBuffer& from, std::uint64_t offset, std::size_t count,
                     FrameReservation& frames, const CacheContext& context) {
-  Write write(mapping, offset, count);
+  Write write(mapping, offset, count, context.owner);
   Status status = write.fill_edges(frames, context);
   if (status.ok()) status = write.lock_all(frames);
   if (status.ok()) {

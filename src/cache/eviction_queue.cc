@@ -15,6 +15,7 @@ Status EvictionQueue::create(std::uint32_t frames) {
 bool EvictionQueue::Frames::test_and_clear_referenced(std::uint32_t id) {
   Folio& folio = pool.folio(id);
   if (!referenced(folio)) return false;
+  if (ahead != nullptr) ahead->settle(folio);
   clear_referenced(folio);
   return true;
 }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 
+#include "cache/ahead_budget.h"
 #include "cache/eviction.h"
 #include "cache/folio_pool.h"
 #include "sync/mutex.h"
@@ -23,7 +24,7 @@ class EvictionQueue {
  public:
   static constexpr std::uint32_t kScanBatch = 64;
 
-  explicit EvictionQueue(FolioPool& pool) : frames_(pool), pool_(pool) {}
+  explicit EvictionQueue(FolioPool& pool, AheadBudget* ahead = nullptr) : frames_(pool, ahead), pool_(pool) {}
   Status create(std::uint32_t frames);
 
   // A folio that came in; locked or new. ghost: what the index held in its place, or 0. prefetched: nobody has asked
@@ -45,10 +46,11 @@ class EvictionQueue {
  private:
   // What the policy asks of frames.
   struct Frames {
-    explicit Frames(FolioPool& folio_pool) : pool(folio_pool) {}
+    Frames(FolioPool& folio_pool, AheadBudget* budget) : pool(folio_pool), ahead(budget) {}
     bool test_and_clear_referenced(std::uint32_t id);
     bool try_take(std::uint32_t id);
     FolioPool& pool;
+    AheadBudget* ahead;  // is told of what was used, before the bit that tells goes; may be null
   };
 
   Frames frames_;

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <memory>
 #include <new>
+#include <utility>
 
 #include "base/defect.h"
 #include "base/error.h"
@@ -13,18 +14,20 @@
 namespace quire {
 
 int FillBatch::insert(std::uint64_t first, std::uint64_t last, FrameReservation& frames, unsigned order,
-                      std::uint64_t mark_page, bool ahead) {
+                      std::uint64_t mark_page, std::uint32_t flags) {
   unsigned try_order = order;
+  reached_ = first;
   for (std::uint64_t page = first; page <= last && count_ < kMaxFolios;) {
     try_order = order_within(page, last, std::min(try_order, frames.max_order()));
     Folio* frame = frames.take(try_order);
     if (frame == nullptr) return 0;
     const std::uint64_t pages = frame->pages();
-    const bool marked = mark_page - page < pages;
+    const bool marks = !marked_ && page >= mark_page;  // not one that holds pages asked for now
     // What was asked for besides the first is found in use when its reader gets there.
-    const bool prefetched = ahead || page != first;
-    const Status inserted = insert_new(mapping_, *frame, page, marked ? kReadahead : 0U, prefetched);
+    const bool prefetched = (flags & kAhead) != 0 || page != first;
+    const Status inserted = insert_new(mapping_, *frame, page, flags | (marks ? kReadahead : 0U), prefetched);
     if (inserted.ok()) {
+      marked_ |= marks;
       if (has_defect(Defect::fill_uptodate_before_read)) make_uptodate(*frame);
       folios_[count_++] = frame;
     } else {
@@ -35,6 +38,7 @@ int FillBatch::insert(std::uint64_t first, std::uint64_t last, FrameReservation&
         continue;
       }
     }
+    reached_ = page + pages;
     if (last - page < pages) break;
     page += pages;
     try_order = order;
@@ -78,7 +82,7 @@ int FillBatch::plan() {
     }
     std::size_t at = i;
     for (std::uint64_t offset = start; offset < end;) {
-      const auto mapped = mapping_.backing->map(offset, end - offset);
+      const auto mapped = mapping_.backing->map(offset, std::min(end - offset, kRequestBytes));
       if (!mapped.ok()) plan_error_ = mapped.errnum();
       while (folios_[at]->index.load(memory_order_relaxed) * kPageSize + folios_[at]->size_bytes() <= offset) ++at;
       if (plan_error_ != 0 || (mapped.value().kind == ExtentKind::written && !add_request(mapped.value(), &at))) {
@@ -172,7 +176,7 @@ Result<Filled> fill_range(Mapping& mapping, std::uint64_t first, std::uint64_t l
   const bool covered = context.covers(first, last) && !has_defect(Defect::nested_fill_locks_again);
   if (!covered && !has_defect(Defect::fill_without_instantiate)) instantiate.acquire(first, last, kInstantiate);
   FillBatch batch(mapping);
-  const int inserted = batch.insert(first, last, frames, order, mark_page, false);
+  const int inserted = batch.insert(first, last, frames, order, mark_page, context.owner);
   if (batch.count() == 0) {
     if (inserted != 0) return fail_with(inserted, "no memory for the index of the cache");
     return Filled{nullptr, first};
@@ -265,28 +269,12 @@ void drain_ahead(Mapping& mapping) {
   }
 }
 
-bool fill_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last, unsigned order, std::uint64_t mark_page) {
-  PageCache& cache = mapping.cache;
-  last = std::min(last, first + (FillBatch::kMaxPages - 1));
-  FrameReservation frames(cache.pool);
-  cache.try_reserve(frames, static_cast<std::uint32_t>(last - first + 1), order);
-  std::unique_ptr<AheadFill> fill(new (std::nothrow) AheadFill(mapping));
-  if (fill == nullptr || frames.count() == 0 ||
-      !mapping.invalidate.try_lock(fill->instantiate, first, last, kInstantiate)) {
-    cache.stats.count(Counter::readahead_skipped);
-    return false;
-  }
-  static_cast<void>(
-      fill->batch.insert(first, last, frames, order, mark_page, true));  // what did not fit is read when it is wanted
-  if (fill->batch.count() != 0) fill->batch.plan();
+namespace {
+
+// Submits what a batch has planned; complete() deletes it.
+void submit_ahead(std::unique_ptr<AheadFill> fill) {
+  Mapping& mapping = fill->mapping;
   const auto requests = fill->batch.requests();
-  if (requests.empty()) {  // all there, all holes, or not to be mapped
-    if (fill->batch.count() != 0) fill->batch.finish();
-    fill->batch.release(false);
-    mapping.invalidate.unlock(fill->instantiate);
-    return false;
-  }
-  cache.stats.count(Counter::readahead_windows);
   fill->batch.detach_locks();
   mapping.invalidate.detach(fill->instantiate);
   fill->left.store(static_cast<std::uint32_t>(requests.size()), memory_order_relaxed);
@@ -295,9 +283,56 @@ bool fill_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last, unsig
     request->done = &AheadFill::request_done;
   }
   mapping.ahead.fetch_add(1, memory_order_relaxed);
+  static_cast<void>(fill.release());
   mapping.backing->device().submit(requests);
-  static_cast<void>(fill.release());  // complete() deletes it
+}
+
+// The piece [first, last] of a window. False: locks or memory were not to be had, and nothing was done.
+bool fill_piece_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last, FrameReservation& frames,
+                      unsigned order, std::uint64_t* mark_page, std::uint32_t owner, AheadFilled* filled) {
+  std::unique_ptr<AheadFill> fill(new (std::nothrow) AheadFill(mapping));
+  if (fill == nullptr || !mapping.invalidate.try_lock(fill->instantiate, first, last, kInstantiate)) return false;
+  FillBatch& batch = fill->batch;
+  // What did not fit is read when it is wanted.
+  static_cast<void>(batch.insert(first, last, frames, order, *mark_page, kAhead | owner));
+  if (batch.marked()) *mark_page = UINT64_MAX;
+  filled->end = batch.reached();
+  if (batch.count() != 0) {
+    filled->inserted = true;
+    batch.plan();
+  }
+  if (!batch.requests().empty()) {
+    filled->submitted = true;
+    submit_ahead(std::move(fill));
+    return true;
+  }
+  if (batch.count() != 0) batch.finish();  // all holes, or not to be mapped
+  batch.release(false);
+  mapping.invalidate.unlock(fill->instantiate);
   return true;
+}
+
+}  // namespace
+
+AheadFilled fill_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last, unsigned order,
+                       std::uint64_t mark_page, std::uint32_t owner) {
+  PageCache& cache = mapping.cache;
+  AheadFilled filled{first};
+  const std::uint64_t most = std::min<std::uint64_t>(last - first + 1, cache.ahead.limit());
+  const std::uint32_t granted = cache.ahead.take(static_cast<std::uint32_t>(most));
+  FrameReservation frames(cache.pool);
+  if (granted != 0) cache.try_reserve(frames, granted, order);
+  const std::uint32_t reserved = frames.count();
+  while (frames.count() != 0 && filled.end - first < granted) {
+    const std::uint64_t piece = filled.end;
+    const std::uint64_t piece_last = std::min(first + granted - 1, piece | (kAheadPages - 1));
+    if (!fill_piece_ahead(mapping, piece, piece_last, frames, order, &mark_page, owner, &filled)) break;
+    if (filled.end <= piece_last) break;
+  }
+  cache.ahead.give_back(granted - (reserved - frames.count()));  // the rest of the charge is the folios' now
+  if (filled.submitted) cache.stats.count(Counter::readahead_windows);
+  if (filled.end == first) cache.stats.count(Counter::readahead_skipped);
+  return filled;
 }
 
 }  // namespace quire

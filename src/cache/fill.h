@@ -20,6 +20,7 @@ class FillBatch {
   static constexpr std::size_t kMaxFolios = 128;  // 512 KiB of single-page folios
   static constexpr std::size_t kMaxPages = 1024;  // 4 MiB
   static constexpr std::size_t kMaxRequests = 32;
+  static constexpr std::uint64_t kRequestBytes = 512 * 1024;  // at most, so that the device works on several at once
 
   explicit FillBatch(Mapping& mapping) : mapping_(mapping) {}
   ~FillBatch() {}
@@ -27,11 +28,13 @@ class FillBatch {
   FillBatch& operator=(const FillBatch&) = delete;
 
   // Instantiates the absent pages of [first, last], as far as frames and room go, in folios of at most 2^order pages;
-  // pages that are there are passed over. mark_page: the folio that holds it gets the readahead mark (none:
-  // UINT64_MAX). ahead: nobody waits for the first one either. Returns 0, or ENOMEM if the index ran out of memory:
+  // pages that are there are passed over. mark_page: the first new folio from it on gets the readahead mark
+  // (none: UINT64_MAX). flags: for all of them, as insert_new's. Returns 0, or ENOMEM if the index ran out of memory:
   // what was inserted before stands.
   int insert(std::uint64_t first, std::uint64_t last, FrameReservation& frames, unsigned order, std::uint64_t mark_page,
-             bool ahead);
+             std::uint32_t flags = 0);
+  std::uint64_t reached() const { return reached_; }  // the page that insert() would have gone on with
+  bool marked() const { return marked_; }
   // One folio that is in the mapping but failed before: locked and referenced by the caller, given back so.
   void adopt(Folio& folio) { folios_[count_++] = &folio; }
 
@@ -54,6 +57,8 @@ class FillBatch {
   std::size_t count_ = 0;
   std::size_t request_count_ = 0;
   std::size_t vector_count_ = 0;
+  std::uint64_t reached_ = 0;
+  bool marked_ = false;
   std::uint64_t backing_size_ = 0;  // when planned: past it is zero
   std::uint64_t planned_to_ = 0;    // folios from here on (bytes) have no request: they stay unfilled
   int plan_error_ = 0;
@@ -82,9 +87,18 @@ Result<Filled> fill_range(Mapping& mapping, std::uint64_t first, std::uint64_t l
 // meanwhile, or is a large one that failed, and is removed now: look the page up again, and fill it by itself.
 Status wait_uptodate(Mapping& mapping, Folio& folio, std::uint64_t page, const CacheContext& context);
 
-// Readahead of [first, last]: asynchronous, gives up where the invalidate lock or frames are not to be had at once.
-// The folio at `mark_page` gets the readahead mark. Returns whether anything was submitted.
-bool fill_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last, unsigned order, std::uint64_t mark_page);
+struct AheadFilled {
+  std::uint64_t end;       // the page after the last that is there now, or on its way
+  bool inserted = false;   // any page
+  bool submitted = false;  // any I/O
+};
+
+// Readahead of [first, last]: asynchronous, as far as the budget (PageCache::ahead), the invalidate lock and frames are
+// to be had at once. In pieces of at most kAheadPages, so that a reader waits for its own piece only. The first new
+// folio from `mark_page` on gets the readahead mark. owner: as CacheContext::owner.
+inline constexpr std::uint64_t kAheadPages = FillBatch::kMaxFolios;
+AheadFilled fill_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last, unsigned order,
+                       std::uint64_t mark_page, std::uint32_t owner = 0);
 
 // Waits until no readahead of this mapping is in flight; the caller keeps new ones from starting.
 void drain_ahead(Mapping& mapping);

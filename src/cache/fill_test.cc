@@ -312,7 +312,7 @@ TEST_P(Fill, R5_ContextCoversTheRange) {
 TEST_P(Fill, AheadIsAsynchronous) {
   Watchdog watchdog("a window in flight");
   disk.device.set_plan({.rules = {{.kind = FaultKind::hold}}});
-  EXPECT_TRUE(fill_ahead(m(), 10, 17, 0, 12));
+  EXPECT_TRUE(fill_ahead(m(), 10, 17, 0, 12).submitted);
   EXPECT_EQ(m().ahead.load(memory_order_acquire), 1U);
   EXPECT_EQ(page(10), std::vector<char>()) << "in flight";
   EXPECT_EQ(cache.sum(Counter::readahead_windows), 1U);
@@ -335,7 +335,7 @@ TEST_P(Fill, AheadIsAsynchronous) {
 TEST_P(Fill, AheadIsSkippedUnderRemove) {
   RangeGuard remove(m().invalidate);
   remove.acquire(12, 12, kRemove);
-  EXPECT_FALSE(fill_ahead(m(), 10, 17, 0, 10));
+  EXPECT_FALSE(fill_ahead(m(), 10, 17, 0, 10).submitted);
   EXPECT_EQ(cache.sum(Counter::readahead_skipped), 1U);
   EXPECT_EQ(m().page_count.load(memory_order_relaxed), 0U);
   EXPECT_EQ(disk.reads(), 0U);
@@ -343,7 +343,7 @@ TEST_P(Fill, AheadIsSkippedUnderRemove) {
 
 TEST_P(Fill, AheadThatFailsIsReadAgain) {
   fail_page(11);
-  EXPECT_TRUE(fill_ahead(m(), 10, 13, 0, UINT64_MAX));
+  EXPECT_TRUE(fill_ahead(m(), 10, 13, 0, UINT64_MAX).submitted);
   drain_ahead(m());
   EXPECT_EQ(wait_for(11), EIO);
   EXPECT_EQ(wait_for(12), 0);
@@ -354,10 +354,10 @@ TEST_P(Fill, AheadThatFailsIsReadAgain) {
 
 TEST_P(Fill, AheadOfHolesNeedsNoIo) {
   ASSERT_TRUE(backing.set_size(100 * kPageSize).ok());
-  EXPECT_FALSE(fill_ahead(m(), 50, 57, 0, UINT64_MAX));
+  EXPECT_FALSE(fill_ahead(m(), 50, 57, 0, UINT64_MAX).submitted);
   EXPECT_TRUE(all_zero(page(50)));
   EXPECT_EQ(page(57).size(), kPageSize);
-  EXPECT_FALSE(fill_ahead(m(), 50, 57, 0, UINT64_MAX)) << "all there";
+  EXPECT_FALSE(fill_ahead(m(), 50, 57, 0, UINT64_MAX).submitted) << "all there";
 }
 
 INSTANTIATE_TEST_SUITE_P(BlockSizes, Fill, ::testing::Values(512U, 1024U, 4096U));

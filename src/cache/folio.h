@@ -28,19 +28,26 @@ inline constexpr unsigned kMaxOrder = 9;  // of a folio: 2 MiB
 extern LockClass folio_lock_class;
 
 // Flags. Who may change them: kLocked, kWaiters: lock functions; kUptodate, kReadahead set: under the folio lock;
+// kAhead, kAheadSeen: AheadBudget, and set for a new folio; the owner: for a new folio only;
 // kDirty, kWriteback, kUnflushed: under the mapping's xarray lock together with the marks; a clean folio becomes dirty
 // only under the folio lock as well (what a failed write or flush makes dirty again was unstable all along).
 enum FolioFlag : std::uint32_t {
   kLocked = 1u << 0,
   kWaiters = 1u << 1,  // somebody sleeps on the flags word
   kUptodate = 1u << 2,
-  kDirty = 1u << 3,      // newer than the backing
-  kWriteback = 1u << 4,  // being written; may be dirty again
-  kUnflushed = 1u << 5,  // written, but no flush has succeeded since: as good as dirty
-  kReadahead = 1u << 6,  // its first reader starts the next window
-  kEvictable = 1u << 7,  // in the eviction queue; under its mutex
-  kFree = 1u << 8,       // the first of a block in the pool's free lists; under the pool's mutex
+  kDirty = 1u << 3,       // newer than the backing
+  kWriteback = 1u << 4,   // being written; may be dirty again
+  kUnflushed = 1u << 5,   // written, but no flush has succeeded since: as good as dirty
+  kReadahead = 1u << 6,   // its first reader starts the next window
+  kEvictable = 1u << 7,   // in the eviction queue; under its mutex
+  kFree = 1u << 8,        // the first of a block in the pool's free lists; under the pool's mutex
+  kAhead = 1u << 9,       // read ahead, and not known to have been used: counts in the AheadBudget
+  kAheadSeen = 1u << 10,  // so it was when the budget's hand last came by
 };
+// The handle that brought the folio in, as far as 12 bits tell; 0: none, or not known any more.
+inline constexpr unsigned kOwnerShift = 20;
+inline constexpr std::uint32_t kOwners = 4095;
+inline constexpr std::uint32_t kOwnerMask = kOwners << kOwnerShift;
 inline constexpr std::uint32_t kUnstable = kDirty | kWriteback | kUnflushed;  // must not be dropped
 
 struct alignas(64) Folio {
@@ -53,7 +60,7 @@ struct alignas(64) Folio {
   std::uint32_t next_id = 0;        // list links by frame number: free, retired and
   std::uint32_t previous_id = 0;    //   reservation lists (their owner)
   Atomic<std::uint32_t> order;      // a folio's size always comes from here
-  std::uint32_t written_epoch = 0;  // flush epoch of its last write; under the xarray lock
+  std::uint32_t written_epoch = 0;  // flush epoch of its last write, 0: none yet; under the xarray lock
   void* address = nullptr;          // of its bytes in the arena; never changes
 
   std::size_t size_bytes() const { return kPageSize << order.load(memory_order_relaxed); }

@@ -101,6 +101,7 @@ Status insert_new(Mapping& mapping, Folio& frame, std::uint64_t page, std::uint3
   frame.hit_word.store(hit_word_of(page, order) - kReferenced, memory_order_relaxed);
   // Plain stores: nobody else locks a frame that is free or being prepared (write_fast looks at the sequence first).
   frame.flags.store(kLocked | extra_flags, memory_order_relaxed);
+  frame.written_epoch = 0;
   frame.mapping.store(&mapping, memory_order_relaxed);
   frame.refs.store(2, memory_order_release);
   std::uint64_t ghost = 0;
@@ -147,6 +148,7 @@ void detach_folio(Mapping& mapping, Folio& folio, std::uint64_t ghost) {
   DCHECK(folio.mapping.load(memory_order_relaxed) == &mapping);
   PageCache& cache = mapping.cache;  // the mapping may be gone once its xarray lock is released
   cache.eviction.remove(folio);
+  cache.ahead.settle(folio);
   begin_change(folio);
   {
     MutexLock lock(mapping.pages.mutex());

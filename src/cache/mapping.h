@@ -36,6 +36,7 @@ inline constexpr unsigned kMarkDirty = 0, kMarkWriteback = 1, kMarkUnflushed = 2
 // and never take it again over that range.
 struct CacheContext {
   const RangeRequest* held = nullptr;  // in pages; null: nothing
+  std::uint32_t owner = 0;             // the handle's bits of Folio::flags, for what is brought in
   bool covers(std::uint64_t first_page, std::uint64_t last_page) const {
     return held != nullptr && held->covers(first_page, last_page);
   }
@@ -144,7 +145,7 @@ Folio* get_folio(Mapping& mapping, std::uint64_t page);
 // Makes `frame` (a block from a reservation, free) the folio of the 2^order pages from `page` on, which is aligned to
 // its size: filling, locked, with a reference for the caller besides the mapping's, in the eviction queue. EEXIST if
 // one of them is there already, ENOMEM without memory for the index: the frame is then still the caller's. extra_flags:
-// 0 or kReadahead. prefetched: nobody has asked for it yet.
+// kReadahead, kAhead (charged to the budget by the caller) and an owner, or 0. prefetched: nobody has asked for it yet.
 Status insert_new(Mapping& mapping, Folio& frame, std::uint64_t page, std::uint32_t extra_flags = 0,
                   bool prefetched = false);
 

@@ -29,7 +29,7 @@ constexpr std::uint64_t kMaxOperation = 16u << 20;
 std::size_t PageCache::min_memory() { return kFixedBytes + kMinFrames * (kFrameCost + kNodeShare); }
 
 PageCache::PageCache()
-    : eviction(pool), ghosts(*this), copy_turn(copy_lock_class), turn_(turn_lock_class, kTurnModes, 0) {}
+    : eviction(pool, &ahead), ghosts(*this), copy_turn(copy_lock_class), turn_(turn_lock_class, kTurnModes, 0) {}
 
 PageCache::~PageCache() {
   flusher_.reset();
@@ -54,6 +54,7 @@ Status PageCache::create(const PageCacheOptions& options) {
   nodes.keep(spare_nodes());
   hard_dirty_ = frames / 2;
   background_dirty_ = frames / 8;
+  ahead.set_limit(static_cast<std::uint32_t>(frames / 4));
   while (max_order_ < kMaxOrder && (std::size_t{kLargestShare} << (max_order_ + 1)) <= frames) ++max_order_;
   if (options.io_thread) {
     auto io = IoThread::create(

@@ -12,6 +12,7 @@
 #include <span>
 
 #include "base/defect.h"
+#include "cache/ahead_budget.h"
 #include "cache/eviction_queue.h"
 #include "cache/folio_pool.h"
 #include "cache/ghosts.h"
@@ -98,13 +99,15 @@ class PageCache {
   EvictionQueue eviction;
   GhostKeeper ghosts;
   Lookaside lookaside;
+  AheadBudget ahead{*this};  // a quarter of the frames
   Stats stats;
   IoStats io_stats;
   XNodeStore nodes;  // of the mappings' xarrays
   std::unique_ptr<IoThread> io_thread;
-  WaitQueue ahead_queue;  // some mapping's last readahead in flight ended
-  Mutex copy_turn;        // of who copies between files (fs): before every range lock, held over I/O
-  Atomic<bool> forked;    // this is a child of the process that made the cache: every call fails
+  WaitQueue ahead_queue;         // some mapping's last readahead in flight ended
+  Mutex copy_turn;               // of who copies between files (fs): before every range lock, held over I/O
+  Atomic<std::uint32_t> owners;  // handles opened (Folio::flags has their numbers)
+  Atomic<bool> forked;           // this is a child of the process that made the cache: every call fails
 
  private:
   std::uint32_t take_within_budget(FrameReservation& reservation, std::uint32_t want, unsigned order);

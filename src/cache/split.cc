@@ -54,6 +54,7 @@ Status split_folio(Mapping& mapping, Folio& folio, std::uint64_t page, unsigned 
   PageCache& cache = mapping.cache;
   const std::uint64_t begin = folio.index.load(memory_order_relaxed);
   const auto part_of = [&](std::uint64_t first) -> Folio& { return (&folio)[first - begin]; };
+  cache.ahead.settle(folio);  // the charge is for its whole size
   const bool keeps_even = has_defect(Defect::split_without_odd_sequence);
   if (!keeps_even) begin_change(folio);
   {

@@ -40,6 +40,7 @@ struct Inode {
   std::unique_ptr<Backing> backing;  // replaced only while no handle is open
   Mapping mapping;
   RangeLock range;
+  Atomic<std::uint64_t> opens;  // handles that there ever were
 };
 
 }  // namespace quire

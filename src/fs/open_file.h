@@ -23,6 +23,12 @@ struct OpenFile {
   bool data_sync = false, full_sync = false;  // O_DSYNC, O_SYNC
   Atomic<std::uint64_t> error_seen;           // of the mapping's error sequence
   ReadaheadState readahead;
+  // What this handle brings into the cache is told from what others bring and use (advise.cc).
+  std::uint32_t owner_bits = 0;      // of Folio::flags
+  bool opened_alone = false;         // no other handle was open then
+  std::uint64_t opened_as = 0;       // Inode::opens then, this one included
+  Atomic<bool> no_reuse;             // reads drop what lies behind them
+  Atomic<std::uint64_t> dropped_to;  // by them, pages
 };
 
 enum IoFlag : unsigned {
@@ -73,6 +79,16 @@ Status inode_sync(Inode& inode);
 // After a change of these bytes: makes them durable if the handle (O_SYNC, O_DSYNC) or the call's flags ask for it. The
 // handle is told of a failure here, and not again.
 Status sync_as_opened(OpenFile& file, ByteRange bytes, unsigned io_flags = 0);
+
+// --- advise.cc ---
+// When a handle is opened; alone: no other is.
+void begin_handle(OpenFile& file, Inode& inode, bool alone);
+// Has no other handle of the file been open while this one was?
+bool is_alone(const OpenFile& file);
+// POSIX_FADV_*; length 0: to the end. EINVAL for other advice.
+Status file_advise(OpenFile& file, std::uint64_t offset, std::uint64_t length, int advice);
+// A read at `offset` of a handle that reads everything once: drops what it brought in and has read before there.
+void drop_behind(OpenFile& file, std::uint64_t offset);
 
 // --- stat: sync.cc ---
 Status file_stat(OpenFile& file, struct stat* out);

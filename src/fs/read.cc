@@ -52,8 +52,10 @@ Result<std::size_t> read_slow(OpenFile& file, UserBuffer& to, std::uint64_t offs
   range.acquire(offset, offset + count - 1, kShared);
   const std::uint64_t size = mapping.size.load(memory_order_acquire);
   if (offset >= size) return std::size_t{0};
-  return read_locked(mapping, to, offset, std::min<std::uint64_t>(count, size - offset), frames, &file.readahead,
-                     CacheContext{});
+  const auto got = read_locked(mapping, to, offset, std::min<std::uint64_t>(count, size - offset), frames,
+                               &file.readahead, CacheContext{.owner = file.owner_bits});
+  if (file.no_reuse.load(memory_order_relaxed)) drop_behind(file, offset);
+  return got;
 }
 
 // One atomic piece of at most max_operation_bytes.

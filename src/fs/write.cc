@@ -70,7 +70,7 @@ Result<WrittenAt> write_piece(OpenFile& file, std::span<const iovec> vectors, Us
   if (status.ok() && past_limit()) {
     status = fail_with(EFBIG, "the write would end past the largest offset that this file can have");
   } else if (status.ok() && clipped != 0) {
-    status = write_locked(mapping, from, range.offset(), clipped, frames, CacheContext{});
+    status = write_locked(mapping, from, range.offset(), clipped, frames, CacheContext{.owner = file.owner_bits});
   }
   range.release();
   cache.unthrottle(folios);
