@@ -109,9 +109,9 @@ QUIRE_API int quire_fstat(quire_file* file, struct stat* st);
  * NORMAL. WILLNEED starts reading the range, as much as the cache's readahead budget (a quarter of its memory) has
  * left. DONTNEED writes back what is dirty in the range, then drops from it what is clean and idle: whole pages (large
  * folios only as a whole) that this handle itself brought in and no other handle has used; while another handle of the
- * file is, or was, open beside this one, every page that was read counts as used by the other. What was written is
- * clean after a sync only. Errors: EINVAL (negative offset
- * or length, unknown advice). */
+ * file is, or was, open beside this one, every page that was read again since it came in counts as used by the other,
+ * as far as the cache remembers. What was written is clean after a sync only. Errors: EINVAL (negative offset or
+ * length, unknown advice). */
 QUIRE_API int quire_fadvise(quire_file* file, off_t offset, off_t length, int advice);
 
 /* --- Range operations. Offsets and lengths are in bytes. Each takes effect at one instant (R1): whatever reads and

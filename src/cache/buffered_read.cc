@@ -224,13 +224,14 @@ Result<std::size_t> read_locked(Mapping& mapping, UserBuffer& to, std::uint64_t 
   const std::uint64_t file_pages = round_up(mapping.size.load(memory_order_acquire), kPageSize) >> kPageShift;
   const std::uint64_t last_page = (offset + count - 1) >> kPageShift;
   std::size_t copied = 0;
+  std::uint64_t fresh_end =
+      0;  // before it, filled for us just now: the policy knows, and its bit is for who comes next
   int errnum = 0;
   bool small = false;  // a large folio could not be filled: page by page, so that only the bad ones fail
   while (copied < count && errnum == 0) {
     const std::uint64_t at = offset + copied;
     const std::uint64_t page = at >> kPageShift;
     Folio* folio = get_folio(mapping, page);
-    bool fresh = false;  // filled for us just now: the policy knows, and its bit is for the next to come
     if (folio == nullptr) {
       const ReadaheadPlan plan = plan_miss(mapping, readahead, page, last_page, file_pages);
       const unsigned order = small ? 0 : plan.order;
@@ -245,14 +246,14 @@ Result<std::size_t> read_locked(Mapping& mapping, UserBuffer& to, std::uint64_t 
       note_filled(plan, filled.value().end);
       folio = filled.value().first;
       if (folio == nullptr) continue;  // somebody else was there first
-      fresh = true;
+      fresh_end = std::min(filled.value().end, last_page + 1);
     }
     if (folio->has(kReadahead) && (folio->flags.fetch_and(~kReadahead, memory_order_relaxed) & kReadahead) != 0) {
       start_next_window(mapping, readahead, *folio, file_pages, context.owner);
     }
     const Status ready = wait_uptodate(mapping, *folio, page, context);
     if (ready.ok()) {
-      if (!fresh) set_referenced(*folio);
+      if (page >= fresh_end) set_referenced(*folio);
       cache.ahead.settle(*folio);
       const std::uint64_t inside = at - (folio->index.load(memory_order_relaxed) << kPageShift);
       const std::size_t part = std::min<std::size_t>(count - copied, folio->size_bytes() - inside);

@@ -22,9 +22,8 @@ int FillBatch::insert(std::uint64_t first, std::uint64_t last, FrameReservation&
     Folio* frame = frames.take(try_order);
     if (frame == nullptr) return 0;
     const std::uint64_t pages = frame->pages();
-    const bool marks = !marked_ && page >= mark_page;  // not one that holds pages asked for now
-    // What was asked for besides the first is found in use when its reader gets there.
-    const bool prefetched = (flags & kAhead) != 0 || page != first;
+    const bool marks = !marked_ && page >= mark_page;                    // not one that holds pages asked for now
+    const bool prefetched = (flags & kAhead) != 0 || page >= mark_page;  // the mark is on the first not asked for
     const Status inserted = insert_new(mapping_, *frame, page, flags | (marks ? kReadahead : 0U), prefetched);
     if (inserted.ok()) {
       marked_ |= marks;
