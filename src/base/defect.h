@@ -16,6 +16,7 @@
   X(fast_read_without_identity)         \
   X(split_without_odd_sequence)         \
   X(split_despite_references)           \
+  X(long_read_trusts_the_order)         \
   X(split_shows_unmade_parts)           \
   X(range_operation_locks_pages_only)   \
   X(short_read_copies_past_count)       \

@@ -123,7 +123,8 @@ struct FoundFolio {
       if (folios == kFastFolios) return read_left(mapping, Counter::miss_too_long);
       const std::uint64_t inside = at - (folio->index.load(memory_order_relaxed) << kPageShift);
       const std::size_t folio_size = folio->size_bytes();
-      if (inside >= folio_size) return read_left(mapping, Counter::miss_changed);  // split since it was looked up
+      const bool shrank = inside >= folio_size;  // split since it was looked up
+      if (shrank && !has_defect(Defect::long_read_trusts_the_order)) return read_left(mapping, Counter::miss_changed);
       const std::size_t part = std::min<std::size_t>(section_end - copied, folio_size - inside);
       found[folios++] = FoundFolio{folio, sequence};
       racy_copy_from_folio(to + copied, folio->bytes() + inside, part);

@@ -112,7 +112,10 @@ Status FolioPool::create(std::uint32_t frames) {
   if (descriptor_bytes >= kHugePage / 2) madvise(descriptors, descriptor_bytes, MADV_HUGEPAGE);
   folios_ = static_cast<Folio*>(descriptors) + 1;  // constructed frame by frame, as take() first touches them
   frames_ = frames;
-  free_.use(folios_);
+  {
+    MutexLock lock(mutex_);
+    free_.use(folios_);
+  }
   free_count_.store(frames, memory_order_relaxed);
   return {};
 }
