@@ -175,7 +175,7 @@ void FolioPool::touch_locked(std::uint32_t end) {
     folio->address = static_cast<char*>(arena_) + std::size_t{id} * kPageSize;
     folio->sequence.write_begin();  // born odd: free
   }
-  touched_.store(end, memory_order_relaxed);
+  touched_.store(end, memory_order_release);  // who goes round the descriptors finds them made
   free_.extend(end);
 }
 

@@ -96,7 +96,7 @@ class FolioPool {
   std::uint32_t free_frames() const { return free_count_.load(memory_order_relaxed); }
   std::uint32_t retired_frames() const { return retired_count_.load(memory_order_relaxed); }
   // Frames whose descriptors and bytes were ever touched: what the arena and its metadata cost at most.
-  std::uint32_t touched_frames() const { return touched_.load(memory_order_relaxed); }
+  std::uint32_t touched_frames() const { return touched_.load(memory_order_acquire); }
   // Bytes of the arena that lie in huge pages.
   std::uint64_t huge_bytes() const { return std::uint64_t{huge_frames_.load(memory_order_relaxed)} * kPageSize; }
 
