@@ -103,7 +103,6 @@ Status insert_new(Mapping& mapping, Folio& frame, std::uint64_t page, std::uint3
   frame.flags.store(kLocked | extra_flags, memory_order_relaxed);
   frame.written_epoch = 0;
   frame.mapping.store(&mapping, memory_order_relaxed);
-  frame.refs.store(2, memory_order_release);
   std::uint64_t ghost = 0;
   {
     MutexLock lock(mapping.pages.mutex());
@@ -112,12 +111,13 @@ Status insert_new(Mapping& mapping, Folio& frame, std::uint64_t page, std::uint3
       errnum = ENOMEM;
     }
     if (errnum != 0) {
-      frame.refs.store(0, memory_order_relaxed);
       frame.mapping.store(nullptr, memory_order_relaxed);
       frame.flags.store(0, memory_order_relaxed);
       return fail(errnum);
     }
     mapping.page_count.store(mapping.page_count.load(memory_order_relaxed) + frame.pages(), memory_order_relaxed);
+    // Only now may others take references: the readahead budget's hand goes round the descriptors, not the index.
+    frame.refs.store(2, memory_order_release);
   }
   mapping.cache.resident_added(frame.pages());
   lock_acquired(folio_lock_class, &frame, LockKey{mapping.id, page});
