@@ -142,6 +142,29 @@ TEST_P(RangeModel, Exchange) {
   check(a, a_model);
 }
 
+// Clones (0), dedupes (1) or exchanges (2) `length` bytes at `from` of `other` and at `offset` of `file`, in their
+// models too. Returns 1 if it was done.
+int apply_to_two(std::uint64_t what, BackedFile& other, std::string& other_model, std::uint64_t from, BackedFile& file,
+                 std::string& model, std::uint64_t offset, std::uint64_t length) {
+  if (what == 0) {
+    const bool ok = file->clone(*other, from, offset, length).ok();
+    if (ok) put(model, offset, std::string(other_model, from, length));
+    return ok;
+  }
+  if (what == 1) {
+    const auto shared = file->dedupe(*other, from, offset, length);
+    if (shared.ok()) {
+      EXPECT_EQ(other_model.substr(from, shared.value()), model.substr(offset, shared.value()));
+    }
+    return shared.ok();
+  }
+  if (&other == &file || !file->exchange(*other, from, offset, length).ok()) return 0;
+  const std::string moved = model.substr(offset, length);
+  model.replace(offset, length, other_model, from, length);
+  other_model.replace(from, length, moved);
+  return 1;
+}
+
 // Two files, all operations and writes in turns; what is refused changes nothing.
 TEST_P(RangeModel, RandomOperations) {
   constexpr std::uint64_t kMost = 192 * 1024;
@@ -154,7 +177,7 @@ TEST_P(RangeModel, RandomOperations) {
     const std::size_t i = random.below(2);
     BackedFile &file = files[i], &other = files[random.below(2)];
     std::string& model = models[i];
-    const std::string& other_model = models[&other == &files[0] ? 0 : 1];
+    std::string& other_model = models[&other == &files[0] ? 0 : 1];
     const bool aligned = !random.one_in(3);
     const std::uint64_t grain = aligned ? kPageSize : 1;
     const std::uint64_t offset = round_down(random.below(kMost), grain);
@@ -178,28 +201,9 @@ TEST_P(RangeModel, RandomOperations) {
       done += status.ok();
       if (status.ok()) apply(model, op, offset, length);
     } else {
-      const std::uint64_t at = round_down(random.below(kMost), grain);
-      const std::uint64_t from = round_down(at, kPageSize);
+      const std::uint64_t from = round_down(round_down(random.below(kMost), grain), kPageSize);
       if (from + length > other_model.size()) continue;
-      if (choice == 13) {
-        const Status status = file->clone(*other, from, offset, length);
-        done += status.ok();
-        if (status.ok()) put(model, offset, std::string(other_model, from, length));
-      } else if (choice == 14) {
-        const auto shared = file->dedupe(*other, from, offset, length);
-        done += shared.ok();
-        if (shared.ok()) {
-          EXPECT_EQ(other_model.substr(from, shared.value()), model.substr(offset, shared.value()));
-        }
-      } else if (&other != &file) {
-        const Status status = file->exchange(*other, from, offset, length);
-        done += status.ok();
-        if (status.ok()) {
-          const std::string moved = model.substr(offset, length);
-          model.replace(offset, length, other_model, from, length);
-          models[1 - i].replace(from, length, moved);
-        }
-      }
+      done += apply_to_two(choice - 13, other, other_model, from, file, model, offset, length);
     }
     for (const std::size_t k : {0, 1}) check(files[k], models[k]);
   }
