@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include <memory>
 #include <system_error>
 
 #include "base/error.h"
@@ -43,7 +44,7 @@ void Thread::forget() {
 #ifdef QUIRE_SIM
   fiber_ = nullptr;
 #endif
-  if (thread_.joinable()) thread_.detach();
+  std::construct_at(&thread_);  // not detached: in this process there is nothing to detach
 }
 
 void Thread::join() {
