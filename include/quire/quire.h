@@ -85,7 +85,9 @@ QUIRE_API ssize_t quire_pread(quire_file* file, void* buffer, size_t count, off_
 QUIRE_API ssize_t quire_pwrite(quire_file* file, const void* buffer, size_t count, off_t offset);
 
 /* As preadv2/pwritev2. rwf_flags: RWF_NOWAIT (EAGAIN instead of waiting for I/O or locks), RWF_DSYNC,
- * RWF_SYNC, RWF_APPEND, RWF_HIPRI (no effect). Others: EOPNOTSUPP. offset -1 is EINVAL (no file position). */
+ * RWF_SYNC, RWF_APPEND, RWF_HIPRI (no effect), RWF_DONTCACHE (0x80: what the call brings into the cache goes again, if
+ * nobody else has used it: after a read at once; after a write once it is written back, which is begun soon and which
+ * the call does not wait for). Others: EOPNOTSUPP. offset -1 is EINVAL (no file position). */
 QUIRE_API ssize_t quire_preadv2(quire_file* file, const struct iovec* iov, int iovcnt, off_t offset, int rwf_flags);
 QUIRE_API ssize_t quire_pwritev2(quire_file* file, const struct iovec* iov, int iovcnt, off_t offset, int rwf_flags);
 
@@ -97,7 +99,11 @@ QUIRE_API int quire_ftruncate(quire_file* file, off_t size);
 QUIRE_API int quire_fsync(quire_file* file);
 QUIRE_API int quire_fdatasync(quire_file* file);
 
-QUIRE_API int quire_sync_file_range(quire_file* file, off_t offset, off_t length, unsigned flags); /* ENOSYS yet */
+/* As sync_file_range(2): flags is 0 or a union of SYNC_FILE_RANGE_WAIT_BEFORE (waits for what of the range is being
+ * written), _WRITE (writes back what is dirty: begins it, or with _WAIT_AFTER does it) and _WAIT_AFTER; length 0 means
+ * to the end. Nothing is flushed: it makes no byte durable, quire_fdatasync does. Errors: EINVAL (negative offset or
+ * length, other flags); with both _WRITE and _WAIT_AFTER those of the writing, which a later sync reports as well. */
+QUIRE_API int quire_sync_file_range(quire_file* file, off_t offset, off_t length, unsigned flags);
 
 /* As fstat(2), with the size as the cache knows it. */
 QUIRE_API int quire_fstat(quire_file* file, struct stat* st);
@@ -105,13 +111,13 @@ QUIRE_API int quire_fstat(quire_file* file, struct stat* st);
 /* Says how this handle will be used, as posix_fadvise(3), but -1 and errno on failure; length 0 means to the end. It
  * changes no result of any call, and what it starts it does not wait for. NORMAL, SEQUENTIAL (reading ahead starts with
  * the first miss, windows are twice as large), RANDOM (nothing is read ahead) and NOREUSE (a read that is not served by
- * hits alone drops what this handle brought in and read before that place) hold for the whole handle, NOREUSE until
- * NORMAL. WILLNEED starts reading the range, as much as the cache's readahead budget (a quarter of its memory) has
- * left. DONTNEED writes back what is dirty in the range, then drops from it what is clean and idle: whole pages (large
- * folios only as a whole) that this handle itself brought in and no other handle has used; while another handle of the
- * file is, or was, open beside this one, every page that was read again since it came in counts as used by the other,
- * as far as the cache remembers. What was written is clean after a sync only. Errors: EINVAL (negative offset or
- * length, unknown advice). */
+ * hits alone drops what this handle brought in and read before that place; a write is as one with RWF_DONTCACHE) hold
+ * for the whole handle, NOREUSE until NORMAL. WILLNEED starts reading the range, as much as the cache's readahead
+ * budget (a quarter of its memory) has left. DONTNEED writes back what is dirty in the range, then drops from it what
+ * is clean and idle: whole pages (large folios only as a whole) that this handle itself brought in and no other handle
+ * has used; while another handle of the file is, or was, open beside this one, every page that was read again since it
+ * came in counts as used by the other, as far as the cache remembers. What was written is clean after a sync only.
+ * Errors: EINVAL (negative offset or length, unknown advice). */
 QUIRE_API int quire_fadvise(quire_file* file, off_t offset, off_t length, int advice);
 
 /* --- Range operations. Offsets and lengths are in bytes. Each takes effect at one instant (R1): whatever reads and

@@ -40,6 +40,8 @@ class QUIRE_API File {
   Status truncate(std::uint64_t size);
   Status sync();       // data and metadata durable (D1)
   Status data_sync();  // data, and the metadata needed to read it
+  // flags: SYNC_FILE_RANGE_*; length 0: to the end. quire.h says what each does; nothing becomes durable by it.
+  Status sync_range(std::uint64_t offset, std::uint64_t length, unsigned flags);
   Result<std::uint64_t> size() const;
   // advice: POSIX_FADV_*; length 0: to the end. quire.h says what each does. EINVAL for any other.
   Status advise(std::uint64_t offset, std::uint64_t length, int advice);

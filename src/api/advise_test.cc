@@ -1,4 +1,5 @@
-// quire_fadvise: bad input, and what each advice does to what of the file is in the cache.
+// quire_fadvise, RWF_DONTCACHE, quire_sync_file_range: bad input, and what each does to what of the file is in the
+// cache.
 #include <limits.h>
 
 #include <vector>
@@ -208,6 +209,67 @@ TEST_F(Advise, NoReuseDropsBehind) {
   }
   EXPECT_LT(most, 1000U);
   EXPECT_LT(resident(0, kPages / 2), 100U);
+}
+
+constexpr int kDontCache = 0x80;  // RWF_DONTCACHE
+
+// What is written once goes once it is on the disk; nobody asks for that.
+TEST_F(Advise, NoReuseWritesDropBehind) {
+  advise(POSIX_FADV_NOREUSE);
+  for (std::size_t page = 0; page + 16 <= kPages; page += 16) {
+    write_all(file_, named_bytes(3, page * kPage, 16 * kPage), static_cast<off_t>(page * kPage));
+  }
+  for (int i = 0; i < 1000 && resident() != 0; ++i) usleep(10'000);
+  EXPECT_EQ(resident(), 0U);
+  EXPECT_TRUE(same_bytes(read_all(file_, 16 * kPage, 160 * kPage), named_bytes(3, 160 * kPage, 16 * kPage)));
+}
+
+TEST_F(Advise, DropBehindLeavesWhatOthersUse) {
+  const FilePtr other = open_file(cache_, path_, O_RDWR);
+  const std::string bytes = named_bytes(3, 0, 80 * kPage);
+  const iovec once{const_cast<char*>(bytes.data()), bytes.size()};
+  ASSERT_EQ(quire_pwritev2(file_.get(), &once, 1, 0, kDontCache), static_cast<ssize_t>(bytes.size()));
+  EXPECT_TRUE(same_bytes(read_all(other, 3 * kPage, 0), bytes.substr(0, 3 * kPage)));
+  write_all(other, named_bytes(4, 36 * kPage, kPage), 36 * kPage);
+  ASSERT_EQ(quire_fdatasync(file_.get()), 0);
+  for (int i = 0; i < 1000 && resident(64, 80) != 0; ++i) usleep(10'000);
+  EXPECT_EQ(resident(64, 80), 0U);
+  EXPECT_EQ(resident(0, 3), 3U) << "read by the other";
+  EXPECT_EQ(resident(36, 37), 1U) << "written by the other";
+}
+
+TEST_F(Advise, DontCacheReadsLeaveNothing) {
+  advise(POSIX_FADV_RANDOM);
+  std::vector<char> bytes(20 * kPage);
+  const iovec once{bytes.data(), bytes.size()};
+  read(file_, 5, 2);
+  ASSERT_EQ(quire_preadv2(file_.get(), &once, 1, 0, kDontCache), static_cast<ssize_t>(bytes.size()));
+  EXPECT_TRUE(same_bytes(std::string_view(bytes.data(), bytes.size()), named_bytes(1, 0, bytes.size())));
+  EXPECT_EQ(resident(), 2U) << "those that were there before";
+}
+
+TEST_F(Advise, SyncFileRange) {
+  const unsigned before = SYNC_FILE_RANGE_WAIT_BEFORE, write = SYNC_FILE_RANGE_WRITE;
+  const unsigned after = SYNC_FILE_RANGE_WAIT_AFTER;
+  EXPECT_FAILS(EINVAL, quire_sync_file_range(file_.get(), -1, 0, write));
+  EXPECT_FAILS(EINVAL, quire_sync_file_range(file_.get(), 0, -1, write));
+  EXPECT_FAILS(EINVAL, quire_sync_file_range(file_.get(), 0, 0, 8));
+  EXPECT_EQ(quire_sync_file_range(file_.get(), 0, 0, before | write | after), 0) << "of a clean file";
+  write_all(file_, named_bytes(2, 0, 50 * kPage), 0);
+  ASSERT_EQ(quire_sync_file_range(file_.get(), 0, 10 * kPage, before | write | after), 0) << quire_error_message();
+  const auto written = [&] {
+    std::uint64_t pages = 0;
+    for (const quire_residency_run& run : runs()) pages += run.state == QUIRE_RUN_UNFLUSHED ? run.length / kPage : 0;
+    return pages;
+  };
+  EXPECT_GE(written(), 10U);
+  EXPECT_LT(written(), 50U);
+  ASSERT_EQ(quire_sync_file_range(file_.get(), 0, 0, write), 0) << quire_error_message();
+  for (int i = 0; i < 1000 && written() != 50; ++i) usleep(1000);
+  EXPECT_EQ(written(), 50U);
+  EXPECT_EQ(stat_of(cache_, "flushes"), 0U) << "nothing is flushed";
+  ASSERT_EQ(quire_fdatasync(file_.get()), 0);
+  EXPECT_EQ(written(), 0U);
 }
 
 }  // namespace

@@ -117,7 +117,7 @@ TEST_F(Arguments, VectorsAreFilledInOrder) {
 
 TEST_F(Arguments, UnknownRwfFlags) {
   const iovec v{buffer_, 8};
-  for (const int flag : {0x40000000, 0x80 /* DONTCACHE, yet to come */, 0x10000}) {
+  for (const int flag : {0x40000000, 0x40 /* ATOMIC, yet to come */, 0x10000}) {
     EXPECT_FAILS(EOPNOTSUPP, quire_preadv2(file_.get(), &v, 1, 0, flag));
     EXPECT_FAILS(EOPNOTSUPP, quire_pwritev2(file_.get(), &v, 1, 0, flag));
     EXPECT_FAILS(EOPNOTSUPP, quire_pwritev2(file_.get(), &v, 1, 0, flag | RWF_DSYNC));

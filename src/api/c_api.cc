@@ -53,7 +53,10 @@ int check_range(size_t count, off_t offset) {
   return 0;
 }
 
-constexpr int kKnownRwf = RWF_NOWAIT | RWF_DSYNC | RWF_SYNC | RWF_APPEND | RWF_HIPRI;
+#ifndef RWF_DONTCACHE
+#define RWF_DONTCACHE 0x80  // Linux 6.14
+#endif
+constexpr int kKnownRwf = RWF_NOWAIT | RWF_DSYNC | RWF_SYNC | RWF_APPEND | RWF_HIPRI | RWF_DONTCACHE;
 
 int check_vector(const iovec* iov, int iovcnt, off_t offset, int rwf_flags) {
   if (iovcnt < 0 || iovcnt > IOV_MAX)
@@ -74,6 +77,7 @@ unsigned io_flags(int rwf_flags) {
   if ((rwf_flags & RWF_APPEND) != 0) flags |= quire::kIoAppend;
   if ((rwf_flags & RWF_DSYNC) != 0) flags |= quire::kIoDataSync;
   if ((rwf_flags & RWF_SYNC) != 0) flags |= quire::kIoSync;
+  if ((rwf_flags & RWF_DONTCACHE) != 0) flags |= quire::kIoDropBehind;
   return flags;
 }
 
@@ -259,6 +263,18 @@ int quire_fsync(quire_file* file) {
 int quire_fdatasync(quire_file* file) {
   const auto status = quire::file_sync(impl(file), true);
   return status.ok() ? 0 : failed(impl(file), "data sync", status.errnum());
+}
+
+int quire_sync_file_range(quire_file* file, off_t offset, off_t length, unsigned flags) {
+  FileImpl& f = impl(file);
+  int errnum = 0;
+  if (offset < 0 || length < 0) {
+    errnum = (quire::fail_with(EINVAL, "the offset or the length is negative"), EINVAL);
+  } else {
+    errnum = quire::file_sync_range(f, static_cast<std::uint64_t>(offset), static_cast<std::uint64_t>(length), flags)
+                 .errnum();
+  }
+  return errnum == 0 ? 0 : failed(f, "sync of a range", errnum);
 }
 
 int quire_fstat(quire_file* file, struct stat* st) {

@@ -59,6 +59,10 @@ Status File::truncate(std::uint64_t size) { return done(quire_ftruncate(file_, s
 Status File::sync() { return done(quire_fsync(file_)); }
 Status File::data_sync() { return done(quire_fdatasync(file_)); }
 
+Status File::sync_range(std::uint64_t offset, std::uint64_t length, unsigned flags) {
+  return done(quire_sync_file_range(file_, static_cast<off_t>(offset), static_cast<off_t>(length), flags));
+}
+
 Result<std::uint64_t> File::size() const {
   struct stat st;
   if (quire_fstat(file_, &st) != 0) return fail(errno);

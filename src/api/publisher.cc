@@ -136,9 +136,9 @@ void Publisher::update(bool ended) {
   now.memory_bytes = c.memory();
   now.folio_bytes = c.resident_pages() * kPageSize;
   now.used_bytes = now.folio_bytes + static_cast<std::uint64_t>(std::max<std::int64_t>(c.metadata_bytes(), 0));
-  now.dirty_bytes = c.unstable() * kPageSize;
-  now.background_dirty_bytes = c.background_dirty() * kPageSize;
-  now.dirty_limit_bytes = c.hard_dirty() * kPageSize;
+  now.dirty_bytes = c.dirty.unstable() * kPageSize;
+  now.background_dirty_bytes = c.dirty.background() * kPageSize;
+  now.dirty_limit_bytes = c.dirty.hard() * kPageSize;
   now.hits = c.stats.hits();
   now.slow_reads = sum(Counter::slow_reads);
   now.fills = sum(Counter::fills);

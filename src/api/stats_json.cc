@@ -17,9 +17,9 @@ std::string CacheImpl::stats_json() {
   j["metadata_bytes"] = c.metadata_bytes();
   j["huge_page_bytes"] = c.pool.huge_bytes();
   j["index_bytes"] = c.nodes.bytes() + c.nodes.kept_bytes();
-  j["unstable_folios"] = c.unstable();
-  j["dirty_limit_folios"] = c.hard_dirty();
-  j["background_dirty_folios"] = c.background_dirty();
+  j["unstable_folios"] = c.dirty.unstable();
+  j["dirty_limit_folios"] = c.dirty.hard();
+  j["background_dirty_folios"] = c.dirty.background();
   j["hits"] = c.stats.hits();
   for (int i = 0; i < static_cast<int>(Counter::count); ++i) {
     const auto counter = static_cast<Counter>(i);

@@ -47,7 +47,8 @@ bool write_fast(Mapping& mapping, const char* from, std::size_t count, std::uint
     }
     // No reference is needed: a folio that we have locked, and that still is this page's, is not removed or recycled.
     if (!try_lock_folio(*folio) && !has_defect(Defect::writer_without_folio_lock)) return false;
-    const bool ours = folio_is(*folio, &mapping, page) && folio->has(kUptodate);
+    const bool ours =
+        folio_is(*folio, &mapping, page) && folio->has(kUptodate) && !folio->has(kDropBehind);  // lock_present decides
     if ((!ours && !has_defect(Defect::waiter_without_identity)) || !(may_dirty || folio->has(kUnstable))) {
       unlock_folio(*folio);  // recycled between lookup and lock, or its fill failed, or one folio too many
       return false;
@@ -114,7 +115,7 @@ class Write {
 
   Mapping& mapping_;
   const std::uint64_t offset_, end_, size_;
-  const std::uint32_t owner_;
+  const std::uint32_t owner_;             // flags of what it brings in
   Folio* edges_[2] = {nullptr, nullptr};  // referenced, so that reclaim leaves them alone until they are locked
 };
 
@@ -198,6 +199,9 @@ Result<bool> Write::lock_present(Folio& folio, std::uint64_t page) {
   lock_folio(folio);
   int errnum = 0;
   if (folio_is(folio, &mapping_, page)) {  // else removed or split while we waited for its lock
+    if ((owner_ & kDropBehind) == 0 && folio.has(kDropBehind)) {
+      folio.flags.fetch_and(~kDropBehind, memory_order_relaxed);  // wanted by others, too
+    }
     if (folio.has(kUptodate)) {
       if (!split_for_write(folio, page)) return true;
     } else if (folio.order.load(memory_order_relaxed) != 0) {

@@ -1,4 +1,4 @@
-// Gives up clean folios before reclaim would: for POSIX_FADV_DONTNEED and for reading with drop-behind.
+// Gives up clean folios before reclaim would: for POSIX_FADV_DONTNEED, and behind who reads or writes only once.
 // It drops as reclaim does, folio lock by try and references frozen at zero: nothing that is dirty, in use, being
 // filled or written can go, no lock of a range is needed, and nobody is waited for.
 #pragma once
@@ -14,5 +14,8 @@ namespace quire {
 // written since they came stay. Returns how many pages went.
 std::uint64_t drop_own_folios(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, std::uint32_t owner,
                               bool alone);
+
+// The same for folios that came in with kDropBehind, whoever brought them.
+std::uint64_t drop_finished(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, bool alone);
 
 }  // namespace quire

@@ -1,10 +1,10 @@
-// The flusher's rounds. A mapping is on the list while it may have unstable folios; the one visited longest ago is
-// first.
+// The flusher's rounds.
 #include "cache/flusher.h"
 
 #include <algorithm>
-#include <cerrno>
+#include <utility>
 
+#include "cache/drop.h"
 #include "cache/mapping.h"
 #include "cache/writeback.h"
 #include "sync/clock.h"
@@ -12,32 +12,23 @@
 namespace quire {
 
 LockClass flusher_lock_class{"flusher list"};
+LockClass ask_lock_class{"flusher questions"};
 
 namespace {
 
 constexpr std::int64_t kSecond = 1'000'000'000;
 constexpr std::int64_t kExpire = 30 * kSecond;  // dirty for longer is written whether or not memory is short
 constexpr std::int64_t kRetry = kSecond / 10;   // a failing file is tried again no sooner
-constexpr std::uint64_t kMinSlice = 256;        // folios written before they are flushed, at least
+constexpr std::uint64_t kMinSlice = 256;        // pages written before they are flushed, at least
+constexpr std::uint64_t kMostToDrop = 2048;     // pages that wait together to be written and dropped
+constexpr std::uint64_t kWorthHelp = 2 * kWritebackBatchPages;
 
 std::int64_t now_ns() { return clock_ns(CLOCK_MONOTONIC_COARSE); }
 
-// Writes and flushes in slices, so that folios become clean while the rest is still being written.
-void write_back_and_flush(Mapping& mapping, const Atomic<bool>& stop) {
-  const std::uint64_t slice = std::max<std::uint64_t>(mapping.cache.frames() / 8, kMinSlice);
-  const std::uint64_t last_page = last_page_now(mapping);
-  std::uint64_t page = 0;
-  int error = 0;
-  bool done = false;
-  while (!done && !stop.load(memory_order_acquire)) {
-    done = write_back_some(mapping, &page, last_page, slice, false, CacheContext{}, &error);
-    const Status flushed = flush(mapping, true);
-    if (!flushed.ok() && error == 0) error = flushed.errnum();
-  }
-  set_failing(mapping, error);
-}
-
 }  // namespace
+
+Flusher::Flusher(PageCache& cache)
+    : cache_(cache), ask_mutex_(ask_lock_class), mappings_(flusher_lock_class, &Mapping::dirty_link) {}
 
 Status Flusher::start() {
   return thread_.start([this] { run(); }, "quire-flush");
@@ -50,42 +41,6 @@ Flusher::~Flusher() {
   thread_.join();
 }
 
-void Flusher::link_last_locked(Mapping& mapping) {
-  mapping.dirty_previous = tail_;
-  mapping.dirty_next = nullptr;
-  (tail_ != nullptr ? tail_->dirty_next : head_) = &mapping;
-  tail_ = &mapping;
-  mapping.on_dirty_list = true;
-  ++listed_;
-}
-
-void Flusher::unlink_locked(Mapping& mapping) {
-  (mapping.dirty_previous != nullptr ? mapping.dirty_previous->dirty_next : head_) = mapping.dirty_next;
-  (mapping.dirty_next != nullptr ? mapping.dirty_next->dirty_previous : tail_) = mapping.dirty_previous;
-  mapping.on_dirty_list = false;
-  --listed_;
-}
-
-void Flusher::add(Mapping& mapping) {
-  MutexLock lock(mutex_);
-  if (!mapping.on_dirty_list) link_last_locked(mapping);
-}
-
-void Flusher::forget(Mapping& mapping) {
-  for (;;) {
-    const std::uint32_t ticket = idle_queue_.prepare();
-    {
-      MutexLock lock(mutex_);
-      if (!mapping.flusher_inside) {
-        if (mapping.on_dirty_list) unlink_locked(mapping);
-        idle_queue_.cancel();
-        return;
-      }
-    }
-    idle_queue_.wait(ticket);
-  }
-}
-
 void Flusher::kick() {
   kicks_.fetch_add(1, memory_order_release);
   queue_.wake_all();
@@ -96,55 +51,118 @@ void Flusher::kick_background() {
   if (!background_kicked_.exchange(true, memory_order_acq_rel)) queue_.wake_all();
 }
 
-// Takes the mapping visited longest ago, if it is worth it; false if the list is empty or `left` is used up.
+void Flusher::ask(Mapping& mapping, std::uint64_t first, std::uint64_t last, bool drop) {
+  const std::uint64_t enough = std::clamp<std::uint64_t>(cache_.frames() / 16, 1, kMostToDrop);
+  bool kick;
+  {
+    MutexLock lock(ask_mutex_);
+    AskedWriteback& asked = mapping.asked;
+    asked.first = std::min(asked.first, first);
+    asked.last = std::max(asked.last, last);
+    asked.drop |= drop;
+    mapping.is_asked.store(true, memory_order_release);
+    if (drop) to_drop_ += last - first + 1;
+    kick = !drop || to_drop_ >= enough;
+    if (kick) to_drop_ = 0;
+  }
+  mappings_.add(mapping);
+  if (!kick) return;
+  if (!asked_.exchange(true, memory_order_acq_rel)) queue_.wake_all();
+}
+
+void Flusher::forget(Mapping& mapping) {
+  mappings_.forget(mapping);
+  if (!mapping.is_asked.load(memory_order_acquire)) return;
+  const AskedWriteback asked = take_asked(mapping);
+  if (asked.drop) drop_finished(mapping, asked.first, asked.last, false);
+}
+
+AskedWriteback Flusher::take_asked(Mapping& mapping) {
+  MutexLock lock(ask_mutex_);
+  mapping.is_asked.store(false, memory_order_relaxed);
+  return std::exchange(mapping.asked, AskedWriteback{});
+}
+
+void Flusher::write_back_asked(Mapping& mapping, const AskedWriteback& asked) {
+  if (asked.drop) {
+    write_back_and_flush(mapping, asked.first, asked.last);
+    return;
+  }
+  WritebackSlice slice(mapping, asked.first, asked.last, UINT64_MAX);
+  slice.work(stop_);
+  const int error = slice.result().error;
+  if (error != 0) set_failing(mapping, error);
+}
+
+// Writes and flushes in slices, so that folios become clean while the rest is still being written.
+void Flusher::write_back_and_flush(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page) {
+  const std::uint64_t pages = std::max<std::uint64_t>(cache_.frames() / 8, kMinSlice);
+  std::uint64_t page = first_page;
+  int error = 0;
+  bool more = true;
+  while (more && !stop_.load(memory_order_acquire)) {
+    const std::int64_t began = clock_ns(CLOCK_MONOTONIC);
+    WritebackSlice slice(mapping, page, last_page, pages);
+    const bool shared = mapping.unstable_count.load(memory_order_relaxed) >= kWorthHelp;
+    if (shared) helper_.begin(slice);
+    slice.work(stop_);
+    if (shared) helper_.end();
+    const Status flushed = flush(mapping, true);
+    more = slice.next_page(&page);
+    const WritebackCursor result = slice.result();
+    if (error == 0) error = result.error;
+    if (!flushed.ok() && error == 0) error = flushed.errnum();
+    if (error == 0) cache_.dirty.measured(result.pages, clock_ns(CLOCK_MONOTONIC) - began);
+  }
+  // A part that could be written says nothing of the rest.
+  const bool whole = first_page == 0 && last_page >= last_page_now(mapping);
+  if (error != 0 || whole) set_failing(mapping, error);
+}
+
+// The mapping visited longest ago, if it is worth it; false if the list is empty or `left` is used up.
 bool Flusher::visit_next(bool everything, bool waited_for, std::uint64_t* left) {
-  Mapping* mapping;
-  bool due;
-  {
-    MutexLock lock(mutex_);
-    if (head_ == nullptr || *left == 0) return false;
-    --*left;
-    mapping = head_;
-    unlink_locked(*mapping);
-    // set_dirty counts first and adds afterwards: a mapping dropped here at 0 is added again by whoever dirties it.
-    if (mapping->unstable_count.load(memory_order_relaxed) == 0) return true;
-    link_last_locked(*mapping);
+  using Visit = MappingList::Visit;
+  bool whole = false;
+  const auto decide = [&](Mapping& mapping) {
+    const bool asked = mapping.is_asked.load(memory_order_acquire);
+    if (mapping.unstable_count.load(memory_order_relaxed) == 0 && !asked) return Visit::drop;
     const std::int64_t now = now_ns();
-    due = everything || now - mapping->unstable_since_ns.load(memory_order_relaxed) > kExpire;
-    if (mapping->failing.load(memory_order_acquire) != 0) {
-      due = now >= mapping->retry_after_ns;
-      if (due) mapping->retry_after_ns = now + (waited_for ? kRetry : kSecond);
+    whole = everything || now - mapping.unstable_since_ns.load(memory_order_relaxed) > kExpire;
+    bool due = whole || asked;
+    if (mapping.failing.load(memory_order_acquire) != 0) {
+      due = now >= mapping.retry_after_ns;
+      if (due) mapping.retry_after_ns = now + (waited_for ? kRetry : kSecond);
     }
-    if (!due) return true;
-    mapping->flusher_inside = true;  // not destroyed meanwhile: forget() waits
+    return due ? Visit::enter : Visit::pass_over;
+  };
+  Mapping* mapping;
+  if (*left == 0 || !mappings_.next(decide, &mapping)) return false;
+  --*left;
+  if (mapping == nullptr) return true;
+  const AskedWriteback asked = take_asked(*mapping);
+  if (whole) {
+    write_back_and_flush(*mapping, 0, last_page_now(*mapping));
+    mapping->unstable_since_ns.store(now_ns(), memory_order_relaxed);  // what is dirty now was dirtied meanwhile
+  } else {
+    write_back_asked(*mapping, asked);
   }
-  write_back_and_flush(*mapping, stop_);
+  if (asked.drop) drop_finished(*mapping, asked.first, asked.last, false);
   mapping->flusher_attempts.fetch_add(1, memory_order_release);
-  {
-    MutexLock lock(mutex_);
-    mapping->flusher_inside = false;
-    mapping->unstable_since_ns.store(now_ns(), memory_order_relaxed);  // what is dirty now was dirtied during the round
-  }
-  idle_queue_.wake_all();
+  mappings_.leave(*mapping);
   return true;
 }
 
 void Flusher::round(bool everything, bool waited_for) {
-  std::uint64_t left;
-  {
-    MutexLock lock(mutex_);
-    left = listed_;
-  }
+  std::uint64_t left = mappings_.size();
   while (!stop_.load(memory_order_acquire) && visit_next(everything, waited_for, &left)) {
-    if (!waited_for && everything && cache_.unstable() * 2 < cache_.background_dirty()) break;
+    if (!waited_for && everything && cache_.dirty.unstable() * 2 < cache_.dirty.background()) break;
   }
   std::uint64_t failing = 0;
-  {
-    MutexLock lock(mutex_);
-    for (Mapping* m = head_; m != nullptr; m = m->dirty_next) {
-      if (m->failing.load(memory_order_acquire) != 0) failing += m->unstable_count.load(memory_order_relaxed);
+  mappings_.for_each([&](const Mapping& mapping) {
+    if (mapping.failing.load(memory_order_acquire) != 0) {
+      failing += mapping.unstable_count.load(memory_order_relaxed);
     }
-  }
+  });
   failing_folios_.store(failing, memory_order_relaxed);
   cache_.progress();
 }
@@ -154,16 +172,17 @@ void Flusher::run() {
     const std::uint32_t ticket = queue_.prepare();
     const bool kicked = kicks_.load(memory_order_acquire) != 0;
     const bool background = background_kicked_.load(memory_order_acquire);
-    if (kicked || background || stop_.load(memory_order_acquire)) {
+    if (kicked || background || asked_.load(memory_order_acquire) || stop_.load(memory_order_acquire)) {
       queue_.cancel();
     } else {
       queue_.wait(ticket, kSecond);
     }
     const bool waited_for = kicks_.exchange(0, memory_order_acquire) != 0;
     background_kicked_.store(false, memory_order_release);
+    asked_.store(false, memory_order_release);  // before the mappings are looked at
     if (!waited_for) cache_.pool.prepare_ahead(stop_);
     cache_.ghosts.sweep(stop_);
-    round(waited_for || cache_.unstable() >= cache_.background_dirty(), waited_for);
+    round(waited_for || cache_.dirty.unstable() >= cache_.dirty.background(), waited_for);
   }
 }
 

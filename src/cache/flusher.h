@@ -1,52 +1,57 @@
 // The flusher: quire's thread that writes back what is dirty past the background limit, what somebody waits for, and
 // what has been dirty for long. Guarantees: D1.
-// Locks: its own mutex (a leaf, also under the xarray lock); no lock is held while it writes back.
+// Locks: its list's (a leaf, also under the xarray lock); no lock is held while it writes back.
 #pragma once
 
 #include <cstdint>
 
+#include "cache/mapping_list.h"
+#include "cache/writeback_slice.h"
 #include "quire/result.h"
-#include "sync/mutex.h"
 #include "sync/thread.h"
 #include "sync/wait_queue.h"
 
 namespace quire {
 
 class PageCache;
-struct Mapping;
 extern LockClass flusher_lock_class;
+extern LockClass ask_lock_class;
 
 class Flusher {
  public:
-  explicit Flusher(PageCache& cache) : cache_(cache) {}
+  explicit Flusher(PageCache& cache);
   ~Flusher();  // stops the thread
   Flusher(const Flusher&) = delete;
   Flusher& operator=(const Flusher&) = delete;
   Status start();
 
-  void add(Mapping& mapping);     // its first folio became unstable
-  void forget(Mapping& mapping);  // before it is destroyed; waits until the flusher has left it
-  void kick();                    // somebody waits for memory or the dirty limit
-  void kick_background();         // past the background limit; cheap when already kicked
+  void add(Mapping& mapping) { mappings_.add(mapping); }  // its first folio became unstable
+  void forget(Mapping& mapping);  // before it is closed or destroyed; waits until the flusher has left it
+  // Soon, without waiting for it: writes back [first, last] of the mapping. drop: the pages were just written by who
+  // wants them once; once enough of that has come together it is written, flushed and dropped.
+  void ask(Mapping& mapping, std::uint64_t first, std::uint64_t last, bool drop);
+  void kick();             // somebody waits for memory or the dirty limit
+  void kick_background();  // past the background limit; cheap when already kicked
 
   // Unstable folios of mappings whose last writeback failed.
   std::uint64_t failing_folios() const { return failing_folios_.load(memory_order_relaxed); }
 
  private:
   void run();
+  AskedWriteback take_asked(Mapping& mapping);
+  void write_back_asked(Mapping& mapping, const AskedWriteback& asked);
+  void write_back_and_flush(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page);
   bool visit_next(bool everything, bool waited_for, std::uint64_t* left);
   void round(bool everything, bool waited_for);
-  void unlink_locked(Mapping& mapping) REQUIRES(mutex_);
-  void link_last_locked(Mapping& mapping) REQUIRES(mutex_);
 
   PageCache& cache_;
   Thread thread_;
-  Mutex mutex_{flusher_lock_class};
-  Mapping* head_ GUARDED_BY(mutex_) = nullptr;  // the longest not visited
-  Mapping* tail_ GUARDED_BY(mutex_) = nullptr;
-  std::uint64_t listed_ GUARDED_BY(mutex_) = 0;
+  WritebackHelper helper_;
+  Mutex ask_mutex_;
+  std::uint64_t to_drop_ GUARDED_BY(ask_mutex_) = 0;  // pages asked for with drop, since the last round
+  Atomic<bool> asked_;
+  MappingList mappings_;         // that may have unstable folios
   WaitQueue queue_;              // the flusher sleeps here
-  WaitQueue idle_queue_;         // forget() waits here for the flusher to leave a mapping
   Atomic<std::uint32_t> kicks_;  // waiters' requests not yet taken up
   Atomic<bool> background_kicked_;
   Atomic<std::uint64_t> failing_folios_;

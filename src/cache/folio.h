@@ -28,21 +28,23 @@ inline constexpr unsigned kMaxOrder = 9;  // of a folio: 2 MiB
 extern LockClass folio_lock_class;
 
 // Flags. Who may change them: kLocked, kWaiters: lock functions; kUptodate, kReadahead set: under the folio lock;
-// kAhead, kAheadSeen: AheadBudget, and set for a new folio; the owner: for a new folio only;
+// kAhead, kAheadSeen: AheadBudget, and set for a new folio; the owner: for a new folio only; kDropBehind set: for a new
+// folio only, cleared under the folio lock;
 // kDirty, kWriteback, kUnflushed: under the mapping's xarray lock together with the marks; a clean folio becomes dirty
 // only under the folio lock as well (what a failed write or flush makes dirty again was unstable all along).
 enum FolioFlag : std::uint32_t {
   kLocked = 1u << 0,
   kWaiters = 1u << 1,  // somebody sleeps on the flags word
   kUptodate = 1u << 2,
-  kDirty = 1u << 3,       // newer than the backing
-  kWriteback = 1u << 4,   // being written; may be dirty again
-  kUnflushed = 1u << 5,   // written, but no flush has succeeded since: as good as dirty
-  kReadahead = 1u << 6,   // its first reader starts the next window
-  kEvictable = 1u << 7,   // in the eviction queue; under its mutex
-  kFree = 1u << 8,        // the first of a block in the pool's free lists; under the pool's mutex
-  kAhead = 1u << 9,       // read ahead, and not known to have been used: counts in the AheadBudget
-  kAheadSeen = 1u << 10,  // so it was when the budget's hand last came by
+  kDirty = 1u << 3,        // newer than the backing
+  kWriteback = 1u << 4,    // being written; may be dirty again
+  kUnflushed = 1u << 5,    // written, but no flush has succeeded since: as good as dirty
+  kReadahead = 1u << 6,    // its first reader starts the next window
+  kEvictable = 1u << 7,    // in the eviction queue; under its mutex
+  kFree = 1u << 8,         // the first of a block in the pool's free lists; under the pool's mutex
+  kAhead = 1u << 9,        // read ahead, and not known to have been used: counts in the AheadBudget
+  kAheadSeen = 1u << 10,   // so it was when the budget's hand last came by
+  kDropBehind = 1u << 11,  // brought in by who wants it once: goes as soon as it is clean, unless others use it
 };
 // The handle that brought the folio in, as far as 12 bits tell; 0: none, or not known any more.
 inline constexpr unsigned kOwnerShift = 20;

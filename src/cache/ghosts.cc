@@ -13,48 +13,18 @@ constexpr int kSlice = 128;  // entries looked at in one turn of the index's mut
 
 }  // namespace
 
-void GhostKeeper::link_locked(Mapping& mapping) {
-  mapping.ghost_previous = tail_;
-  mapping.ghost_next = nullptr;
-  (tail_ != nullptr ? tail_->ghost_next : head_) = &mapping;
-  tail_ = &mapping;
-  mapping.on_ghost_list = true;
-  ++listed_;
-}
-
-void GhostKeeper::unlink_locked(Mapping& mapping) {
-  (mapping.ghost_previous != nullptr ? mapping.ghost_previous->ghost_next : head_) = mapping.ghost_next;
-  (mapping.ghost_next != nullptr ? mapping.ghost_next->ghost_previous : tail_) = mapping.ghost_previous;
-  mapping.on_ghost_list = false;
-  --listed_;
-}
+GhostKeeper::GhostKeeper(PageCache& cache) : cache_(cache), mappings_(ghosts_lock_class, &Mapping::ghost_link) {}
 
 void GhostKeeper::added(Mapping& mapping, std::uint64_t count) {
   count_.fetch_add(count, memory_order_relaxed);
-  mapping.ghost_count += count;
-  if (mapping.ghost_count != count) return;  // not the first
-  MutexLock lock(mutex_);
-  if (!mapping.on_ghost_list) link_locked(mapping);
+  const std::uint64_t before = mapping.ghost_count.load(memory_order_relaxed);
+  mapping.ghost_count.store(before + count, memory_order_relaxed);
+  if (before == 0) mappings_.add(mapping);
 }
 
 void GhostKeeper::removed(Mapping& mapping, std::uint64_t count) {
-  mapping.ghost_count -= count;
+  mapping.ghost_count.store(mapping.ghost_count.load(memory_order_relaxed) - count, memory_order_relaxed);
   count_.fetch_sub(count, memory_order_relaxed);
-}
-
-void GhostKeeper::forget(Mapping& mapping) {
-  for (;;) {
-    const std::uint32_t ticket = idle_queue_.prepare();
-    {
-      MutexLock lock(mutex_);
-      if (!mapping.ghost_sweep_inside) {
-        if (mapping.on_ghost_list) unlink_locked(mapping);
-        idle_queue_.cancel();
-        return;
-      }
-    }
-    idle_queue_.wait(ticket);
-  }
 }
 
 namespace {
@@ -77,11 +47,7 @@ bool GhostKeeper::due() const {
 
 void GhostKeeper::sweep(const Atomic<bool>& stop) {
   if (!due()) return;
-  std::uint64_t left;
-  {
-    MutexLock lock(mutex_);
-    left = listed_;
-  }
+  std::uint64_t left = mappings_.size();
   const bool large = index_passes(cache_, cache_.memory() / 16);
   const std::uint64_t within = large ? cache_.frames() / 8 : UINT64_MAX;
   while (left-- != 0 && !stop.load(memory_order_relaxed) && sweep_next(within)) {
@@ -89,23 +55,14 @@ void GhostKeeper::sweep(const Atomic<bool>& stop) {
 }
 
 bool GhostKeeper::sweep_next(std::uint64_t within) {
+  const auto decide = [](const Mapping& mapping) {
+    return mapping.ghost_count.load(memory_order_relaxed) == 0 ? MappingList::Visit::drop : MappingList::Visit::enter;
+  };
   Mapping* mapping;
-  {
-    MutexLock lock(mutex_);
-    if (head_ == nullptr) return false;
-    mapping = head_;
-    unlink_locked(*mapping);
-    mapping->ghost_sweep_inside = true;
-  }
+  if (!mappings_.next(decide, &mapping)) return false;
+  if (mapping == nullptr) return true;
   sweep_mapping(*mapping, cache_.eviction.ghost_age(), within);
-  {
-    // The index first: whoever adds a ghost to a mapping without any holds its mutex when it looks at the list.
-    MutexLock pages(mapping->pages.mutex());
-    MutexLock lock(mutex_);
-    if (mapping->ghost_count != 0 && !mapping->on_ghost_list) link_locked(*mapping);
-    mapping->ghost_sweep_inside = false;
-  }
-  idle_queue_.wake_all();
+  mappings_.leave(*mapping);
   return true;
 }
 

@@ -4,32 +4,30 @@
 // Who changes them: reclaim leaves them (detach_folio) and an insertion takes them up (insert_new), each under the
 // index's mutex; removal of a range drops them. What nobody comes back for is swept by the flusher's thread: a ghost
 // costs as much of the index as a folio does, and a file that was streamed once would leave one for each page.
-// Locks: its own mutex, a leaf, for the list of mappings; sweeping takes the index's mutex, a slice at a time.
+// Locks: the list of mappings' own, a leaf; sweeping takes the index's mutex, a slice at a time.
 #pragma once
 
 #include <cstdint>
 
 #include "cache/eviction.h"
+#include "cache/mapping_list.h"
 #include "sync/atomic.h"
-#include "sync/mutex.h"
-#include "sync/wait_queue.h"
 
 namespace quire {
 
 class PageCache;
-struct Mapping;
 extern LockClass ghosts_lock_class;
 
 class GhostKeeper {
  public:
-  explicit GhostKeeper(PageCache& cache) : cache_(cache) {}
+  explicit GhostKeeper(PageCache& cache);
   GhostKeeper(const GhostKeeper&) = delete;
   GhostKeeper& operator=(const GhostKeeper&) = delete;
 
   // Under the mapping's index mutex: a ghost more, or fewer.
   void added(Mapping& mapping, std::uint64_t count = 1);
   void removed(Mapping& mapping, std::uint64_t count = 1);
-  void forget(Mapping& mapping);  // before it is destroyed; waits until a sweep has left it
+  void forget(Mapping& mapping) { mappings_.forget(mapping); }
 
   std::uint64_t count() const { return count_.load(memory_order_relaxed); }
   bool due() const;
@@ -40,15 +38,9 @@ class GhostKeeper {
  private:
   bool sweep_next(std::uint64_t within);
   void sweep_mapping(Mapping& mapping, const GhostAge& age, std::uint64_t within);
-  void link_locked(Mapping& mapping) REQUIRES(mutex_);
-  void unlink_locked(Mapping& mapping) REQUIRES(mutex_);
 
   PageCache& cache_;
-  Mutex mutex_{ghosts_lock_class};
-  Mapping* head_ GUARDED_BY(mutex_) = nullptr;  // swept longest ago
-  Mapping* tail_ GUARDED_BY(mutex_) = nullptr;
-  std::uint64_t listed_ GUARDED_BY(mutex_) = 0;
-  WaitQueue idle_queue_;  // forget() waits here
+  MappingList mappings_;  // with ghosts
   Atomic<std::uint64_t> count_;
 };
 

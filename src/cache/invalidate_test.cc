@@ -38,7 +38,7 @@ TEST_F(Invalidate, RemovesTheRangeOnly) {
   EXPECT_TRUE(resident(7));
   EXPECT_TRUE(resident(30));
   EXPECT_EQ(m.unstable_count.load(memory_order_relaxed), 3U);
-  EXPECT_EQ(cache.cache.unstable(), 3U);
+  EXPECT_EQ(cache.cache.dirty.unstable(), 3U);
   EXPECT_EQ(cache.cache.eviction.size(), 3U);
 }
 

@@ -42,7 +42,7 @@ Mapping::~Mapping() {
   cache.ghosts.forget(*this);
   MutexLock lock(pages.mutex());  // a reclaimer may still be leaving its section over the last folio
   CHECK(page_count.load(memory_order_relaxed) == 0);
-  cache.ghosts.removed(*this, ghost_count);
+  cache.ghosts.removed(*this, ghost_count.load(memory_order_relaxed));
 }
 
 Folio* get_folio(Mapping& mapping, std::uint64_t page) {
@@ -132,7 +132,7 @@ void now_stable(Mapping& mapping, const Folio& folio) {
   const std::uint64_t left = mapping.unstable_count.load(memory_order_relaxed) - folio.pages();
   mapping.unstable_count.store(left, memory_order_relaxed);
   if (left == 0) mapping.failing.store(0, memory_order_relaxed);  // what could not be written is gone, or was after all
-  mapping.cache.unstable_removed(folio.pages());
+  mapping.cache.dirty.unstable_removed(folio.pages());
 }
 
 }  // namespace
@@ -178,7 +178,7 @@ void remove_ghosts(Mapping& mapping, std::uint64_t first_page, std::uint64_t las
   constexpr int kSlice = 128;  // entries a turn of the index's mutex
   for (std::uint64_t page = first_page; page <= last_page;) {
     MutexLock lock(mapping.pages.mutex());
-    if (mapping.ghost_count == 0) return;
+    if (mapping.ghost_count.load(memory_order_relaxed) == 0) return;
     for (int i = 0; i < kSlice && page <= last_page; ++i) {
       std::uint64_t last = 0;
       const XEntry entry = mapping.pages.find(&page, last_page, &last);
@@ -208,7 +208,7 @@ void set_dirty(Mapping& mapping, Folio& folio) {
       const std::uint64_t count = mapping.unstable_count.load(memory_order_relaxed);
       mapping.unstable_count.store(count + folio.pages(), memory_order_relaxed);
       first = count == 0;
-      mapping.cache.unstable_added(folio.pages());
+      mapping.cache.dirty.unstable_added(folio.pages());
     }
     mapping.dirtied_ns.store(clock_ns(CLOCK_REALTIME_COARSE), memory_order_relaxed);
     if (first) {

@@ -14,6 +14,7 @@
 
 #include "backing/backing.h"
 #include "cache/folio.h"
+#include "cache/mapping_list.h"
 #include "cache/page_cache.h"
 #include "sync/gate.h"
 #include "sync/range_lock.h"
@@ -36,10 +37,17 @@ inline constexpr unsigned kMarkDirty = 0, kMarkWriteback = 1, kMarkUnflushed = 2
 // and never take it again over that range.
 struct CacheContext {
   const RangeRequest* held = nullptr;  // in pages; null: nothing
-  std::uint32_t owner = 0;             // the handle's bits of Folio::flags, for what is brought in
+  std::uint32_t owner = 0;             // the handle's bits of Folio::flags and kDropBehind, for what is brought in
   bool covers(std::uint64_t first_page, std::uint64_t last_page) const {
     return held != nullptr && held->covers(first_page, last_page);
   }
+};
+
+// What the flusher was asked to write back before its time: the pages [first, last].
+struct AskedWriteback {
+  std::uint64_t first = UINT64_MAX;
+  std::uint64_t last = 0;
+  bool drop = false;  // and to drop of it what is to be dropped behind
 };
 
 struct Mapping {
@@ -85,19 +93,13 @@ struct Mapping {
   Atomic<std::uint64_t> flusher_attempts;  // times the flusher tried to write this file back
   std::uint32_t flush_epoch = 1;           // under the xarray lock: bumped when a flush begins
 
-  // The flusher's list of mappings with unstable folios (its mutex).
-  Mapping* dirty_next = nullptr;
-  Mapping* dirty_previous = nullptr;
-  bool on_dirty_list = false;
-  bool flusher_inside = false;
+  MappingLink dirty_link;           // of the flusher's list
+  AskedWriteback asked;             // of the flusher (its ask_mutex_)
+  Atomic<bool> is_asked;            // there is something in it
   std::int64_t retry_after_ns = 0;  // the flusher's own: when a failing file is tried again
 
-  std::uint64_t ghost_count = 0;  // value entries in the index; under its mutex
-  // The list of mappings with ghosts (ghosts.h).
-  Mapping* ghost_next = nullptr;
-  Mapping* ghost_previous = nullptr;
-  bool on_ghost_list = false;
-  bool ghost_sweep_inside = false;
+  Atomic<std::uint64_t> ghost_count;  // value entries in the index; written under its mutex
+  MappingLink ghost_link;             // of the list of mappings with ghosts
 };
 
 // The bytes of a frame of this mapping's cache, from the descriptor's address alone.
@@ -171,7 +173,7 @@ void end_writeback(Mapping& mapping, Folio& folio, bool ok);
 void end_flush(Mapping& mapping, std::uint32_t epoch, bool ok);
 std::uint32_t begin_flush_epoch(Mapping& mapping);
 // The last writeback or flush of this file failed (0: succeeded). Only a file with something at stake is failing: else
-// nothing but a later sync of it would end that, and its writers would wait for it (PageCache::throttle).
+// nothing but a later sync of it would end that, and its writers would wait for it (DirtyLimit).
 void set_failing(Mapping& mapping, int errnum);
 
 }  // namespace quire

@@ -29,7 +29,7 @@ class MappingTest : public ::testing::Test {
     return flags;
   }
   std::uint64_t unstable() {
-    EXPECT_EQ(m.unstable_count.load(memory_order_relaxed), cache.cache.unstable());
+    EXPECT_EQ(m.unstable_count.load(memory_order_relaxed), cache.cache.dirty.unstable());
     return m.unstable_count.load(memory_order_relaxed);
   }
   bool begin(Folio& folio) {
@@ -161,59 +161,72 @@ TEST_F(MappingTest, D1_EveryTransition) {
 }
 
 // A random walk of many folios beside a model of each.
-TEST_F(MappingTest, D1_ManyFoliosManySteps) {
-  constexpr std::size_t kPages = 7;  // few, so that the flusher leaves them alone
+class ManyFolios : public MappingTest {
+ protected:
   struct Model {
     Folio* folio;
     std::uint32_t flags = 0;
     std::uint32_t epoch = 0;
   };
+
+  void dirty(Model& p) {
+    test.dirty(*p.folio);
+    p.flags = (p.flags | kDirty) & ~kUnflushed;
+  }
+  void write(Model& p) {
+    if (begin(*p.folio)) {
+      ASSERT_EQ(p.flags & (kDirty | kWriteback), std::uint32_t{kDirty});
+      p.flags = kWriteback;
+    } else {
+      ASSERT_NE(p.flags & (kDirty | kWriteback), kDirty);
+    }
+  }
+  void end_write(Model& p, bool ok) {
+    if ((p.flags & kWriteback) == 0) return;
+    end_writeback(m, *p.folio, ok);
+    p.flags = !ok ? kDirty : (p.flags & kDirty) != 0 ? kDirty : kUnflushed;
+    p.epoch = epoch;
+  }
+  void begin_a_flush() {
+    const std::uint32_t begun = begin_flush_epoch(m);
+    ASSERT_EQ(begun, epoch);
+    ++epoch;
+  }
+  void end_a_flush(std::uint32_t ended, bool ok) {
+    end_flush(m, ended, ok);
+    for (Model& p : pages) {
+      // A flush that failed may have lost whatever had reached the device, counted or not.
+      if (!ok && (p.flags & kWriteback) != 0) p.flags |= kDirty;
+      if ((p.flags & kUnflushed) != 0 && (!ok || p.epoch <= ended)) p.flags = ok ? 0U : std::uint32_t{kDirty};
+    }
+  }
+
   std::vector<Model> pages;
+  std::uint32_t epoch = 0;
+};
+
+TEST_F(ManyFolios, D1_ManySteps) {
+  constexpr std::size_t kPages = 7;  // few, so that the flusher leaves them alone
   for (std::size_t i = 0; i < kPages; ++i) pages.push_back({&test.add(i * 37)});
+  epoch = m.flush_epoch;
   Random random(4);
-  std::uint32_t epoch = m.flush_epoch;
-  for (int step = 0; step < 20'000; ++step) {
+  for (int step = 0; step < 20'000 && !HasFatalFailure(); ++step) {
     Model& p = pages[random.below(kPages)];
-    switch (random.below(5)) {
-      case 0:
-        test.dirty(*p.folio);
-        p.flags = (p.flags | kDirty) & ~kUnflushed;
-        break;
-      case 1:
-        if (begin(*p.folio)) {
-          ASSERT_EQ(p.flags & (kDirty | kWriteback), std::uint32_t{kDirty});
-          p.flags = kWriteback;
-        } else {
-          ASSERT_NE(p.flags & (kDirty | kWriteback), kDirty);
-        }
-        break;
-      case 2:
-      case 3:
-        if ((p.flags & kWriteback) != 0) {
-          const bool ok = !random.one_in(4);
-          end_writeback(m, *p.folio, ok);
-          p.flags = !ok ? kDirty : (p.flags & kDirty) != 0 ? kDirty : kUnflushed;
-          p.epoch = epoch;
-        }
-        break;
-      default:
-        if (random.one_in(3)) {
-          const std::uint32_t begun = begin_flush_epoch(m);
-          ASSERT_EQ(begun, epoch);
-          ++epoch;
-        } else {
-          const std::uint32_t ended = epoch - 1 - static_cast<std::uint32_t>(random.below(2));
-          const bool ok = !random.one_in(3);
-          end_flush(m, ended, ok);
-          for (Model& q : pages) {
-            // A flush that failed may have lost whatever had reached the device, counted or not.
-            if (!ok && (q.flags & kWriteback) != 0) q.flags |= kDirty;
-            if ((q.flags & kUnflushed) != 0 && (!ok || q.epoch <= ended)) q.flags = ok ? 0U : std::uint32_t{kDirty};
-          }
-        }
+    const std::uint64_t choice = random.below(5);
+    if (choice == 0) {
+      dirty(p);
+    } else if (choice == 1) {
+      write(p);
+    } else if (choice < 4) {
+      end_write(p, !random.one_in(4));
+    } else if (random.one_in(3)) {
+      begin_a_flush();
+    } else {
+      const std::uint32_t ended = epoch - 1 - static_cast<std::uint32_t>(random.below(2));
+      end_a_flush(ended, !random.one_in(3));
     }
     std::uint64_t due = 0;
-    for (Model& q : pages) due += q.flags != 0;
+    for (const Model& q : pages) due += q.flags != 0;
     ASSERT_EQ(unstable(), due) << step;
     ASSERT_EQ(state(*p.folio), p.flags) << step;
   }
@@ -227,7 +240,7 @@ TEST_F(MappingTest, D1_ManyFoliosManySteps) {
 // Flushes that fail, beside reclaim: at no instant may a folio look clean.
 TEST_F(MappingTest, D1_FailedFlushNeverLooksClean) {
   std::vector<std::uint64_t> pages;  // few, so that the flusher leaves them alone
-  for (std::uint64_t page = 0; page + 1 < cache.cache.background_dirty(); ++page) pages.push_back(page);
+  for (std::uint64_t page = 0; page + 1 < cache.cache.dirty.background(); ++page) pages.push_back(page);
   for (const std::uint64_t page : pages) test.add_dirty(page);
   std::atomic<bool> stop{false};
   run_threads(2, [&](int thread) {

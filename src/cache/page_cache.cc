@@ -1,4 +1,4 @@
-// Memory of the cache: budget, reservations, reclaim and the dirty limit.
+// Memory of the cache: budget, reservations and reclaim.
 // Locks: `turn_` (before all others), eviction, pool, and folio locks by try only.
 #include "cache/page_cache.h"
 
@@ -52,8 +52,7 @@ Status PageCache::create(const PageCacheOptions& options) {
   QUIRE_TRY(lookaside.create(static_cast<std::uint32_t>(frames)));
   QUIRE_TRY(eviction.create(static_cast<std::uint32_t>(frames)));
   nodes.keep(spare_nodes());
-  hard_dirty_ = frames / 2;
-  background_dirty_ = frames / 8;
+  dirty.set_frames(static_cast<std::uint32_t>(frames));
   ahead.set_limit(static_cast<std::uint32_t>(frames / 4));
   while (max_order_ < kMaxOrder && (std::size_t{kLargestShare} << (max_order_ + 1)) <= frames) ++max_order_;
   if (options.io_thread) {
@@ -178,43 +177,5 @@ void PageCache::reserve_for_read(FrameReservation& reservation, std::uint32_t wa
     try_reserve(reservation, 1);
   }
 }
-
-Status PageCache::throttle(Mapping& mapping, std::uint32_t folios) {
-  std::uint64_t attempts_before = 0;
-  bool waited = false;
-  for (;;) {
-    const std::uint64_t claims = write_claims_.fetch_add(folios, memory_order_relaxed);
-    const std::uint64_t stuck = flusher_->failing_folios();  // of files whose writeback fails: not this file's fault
-    const std::uint64_t unstable = unstable_.load(memory_order_relaxed);
-    const std::uint64_t healthy = unstable > stuck ? unstable - stuck : 0;
-    const std::uint64_t room =
-        std::max<std::uint64_t>(hard_dirty_ - std::min<std::uint64_t>(stuck, hard_dirty_), frames() / 8);
-    const bool is_failing = mapping.failing.load(memory_order_acquire) != 0;
-    const bool over = is_failing ? unstable + claims + folios > hard_dirty_ : healthy + claims + folios > room;
-    if (!over || (!is_failing && healthy + claims == 0)) {
-      if (unstable >= background_dirty_) flusher_->kick_background();
-      return {};
-    }
-    write_claims_.fetch_sub(folios, memory_order_relaxed);
-    if (is_failing && waited && mapping.flusher_attempts.load(memory_order_acquire) >= attempts_before + 2) {
-      return fail_with(EIO,
-                       "writeback of this file keeps failing (errno %d) and the dirty limit of %llu bytes is reached: "
-                       "nothing is lost, mend the cause and sync",
-                       mapping.failing.load(memory_order_relaxed),
-                       static_cast<unsigned long long>(hard_dirty_ * kPageSize));
-    }
-    stats.count(Counter::throttled);
-    // Two attempts later one has begun after we came, and failed.
-    if (!waited) attempts_before = mapping.flusher_attempts.load(memory_order_acquire);
-    waited = true;
-    const std::uint32_t ticket = frames_queue_.prepare();
-    flusher_->kick();
-    throttled_.fetch_add(1, memory_order_relaxed);
-    frames_queue_.wait(ticket, kPollNs * 5);
-    throttled_.fetch_sub(1, memory_order_relaxed);
-  }
-}
-
-void PageCache::unthrottle(std::uint32_t folios) { write_claims_.fetch_sub(folios, memory_order_relaxed); }
 
 }  // namespace quire

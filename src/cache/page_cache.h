@@ -3,7 +3,7 @@
 //
 // Memory comes before locks: `reserve` may wait and is called with nothing held. Its waiters hold no frames but for
 // one, the head of a FIFO, so no set of waiters can hold what the others wait for. Writers' reservations and unstable
-// (dirty, in writeback, unflushed) folios together stay under half of the frames (`throttle`): the other half can
+// (dirty, in writeback, unflushed) folios together stay under half of the frames (DirtyLimit): the other half can
 // always be reclaimed for readers, who hold no frames while they wait for more.
 #pragma once
 
@@ -13,6 +13,7 @@
 
 #include "base/defect.h"
 #include "cache/ahead_budget.h"
+#include "cache/dirty_limit.h"
 #include "cache/eviction_queue.h"
 #include "cache/folio_pool.h"
 #include "cache/ghosts.h"
@@ -57,25 +58,17 @@ class PageCache {
   // For a reader that holds its range lock and no frame: at least one, at most `want`.
   void reserve_for_read(FrameReservation& reservation, std::uint32_t want, unsigned order = 0);
 
-  // Before a write that may dirty `folios` more, with no lock held: waits while too much is unstable. EIO when this
-  // file's writeback keeps failing. On success the folios count against the limit until unthrottle.
-  Status throttle(Mapping& mapping, std::uint32_t folios);
-  void unthrottle(std::uint32_t folios);
-  bool throttling() const { return throttled_.load(memory_order_relaxed) != 0; }  // does anybody wait there?
-  bool near_dirty_limit() const {
-    return unstable_.load(memory_order_relaxed) + write_claims_.load(memory_order_relaxed) >= background_dirty_;
-  }
-
   void put_folio(Folio& folio) {
     if (folio.refs.fetch_sub(1, memory_order_acq_rel) == 1) folio_unused(folio);
   }
 
   // Accounting, called by mark functions of mapping.cc under the mapping's xarray lock.
-  void unstable_added(std::uint64_t pages) { unstable_.fetch_add(pages, memory_order_relaxed); }
-  void unstable_removed(std::uint64_t pages) { unstable_.fetch_sub(pages, memory_order_relaxed); }
   void resident_added(std::uint64_t pages) { resident_.fetch_add(pages, memory_order_relaxed); }
   void resident_removed(std::uint64_t pages) { resident_.fetch_sub(pages, memory_order_relaxed); }
-  void progress() { frames_queue_.wake_all(); }  // folios became clean or free
+  void progress() {  // folios became clean or free
+    frames_queue_.wake_all();
+    dirty.progress();
+  }
 
   std::uint32_t frames() const { return pool.frames(); }
   // Of folios: no folio is more than a small part of the cache.
@@ -86,9 +79,6 @@ class PageCache {
     return has_defect(Defect::range_operation_locks_pages_only) ? kPageSize : std::uint64_t{kPageSize} << max_order_;
   }
   std::uint64_t max_operation_bytes() const;  // R1: min(16 MiB, a quarter of the memory)
-  std::uint64_t unstable() const { return unstable_.load(memory_order_relaxed); }
-  std::uint64_t background_dirty() const { return background_dirty_; }
-  std::uint64_t hard_dirty() const { return hard_dirty_; }
   std::size_t memory() const { return memory_; }
   std::int64_t metadata_bytes() const;
   std::uint64_t resident_pages() const { return resident_.load(memory_order_relaxed); }
@@ -98,6 +88,7 @@ class PageCache {
   FolioPool pool;
   EvictionQueue eviction;
   GhostKeeper ghosts;
+  DirtyLimit dirty{*this};
   Lookaside lookaside;
   AheadBudget ahead{*this};  // a quarter of the frames
   Stats stats;
@@ -117,13 +108,8 @@ class PageCache {
   std::uint32_t spare_nodes() const;
 
   std::size_t memory_ = 0;
-  std::uint64_t background_dirty_ = 0;
-  std::uint64_t hard_dirty_ = 0;
   unsigned max_order_ = 0;
   Atomic<std::uint64_t> resident_;  // pages
-  Atomic<std::uint64_t> unstable_;  // pages
-  Atomic<std::uint64_t> write_claims_;
-  Atomic<std::uint32_t> throttled_;  // who waits in throttle()
   WaitQueue frames_queue_;
   RangeLock turn_;  // FIFO of those who wait for frames; only its holder accumulates
   std::unique_ptr<Flusher> flusher_;

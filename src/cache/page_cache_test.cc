@@ -164,29 +164,29 @@ TEST_F(PageCacheTest, ReservationsWaitForWriteback) {
 
 TEST_F(PageCacheTest, ClaimsOverTheLimitWait) {
   Watchdog watchdog("a claim");
-  const auto half = static_cast<std::uint32_t>(cache.hard_dirty());
-  ASSERT_TRUE(cache.throttle(test.mapping, half).ok());
-  EXPECT_TRUE(cache.near_dirty_limit());
+  const auto half = static_cast<std::uint32_t>(cache.dirty.hard());
+  ASSERT_TRUE(cache.dirty.claim(test.mapping, half).ok());
+  EXPECT_TRUE(cache.dirty.near());
   std::atomic<bool> claimed{false};
   std::thread writer([&] {
-    EXPECT_TRUE(cache.throttle(test.mapping, 1).ok());
+    EXPECT_TRUE(cache.dirty.claim(test.mapping, 1).ok());
     claimed = true;
-    cache.unthrottle(1);
+    cache.dirty.unclaim(1);
   });
   std::this_thread::sleep_for(std::chrono::milliseconds(30));
   EXPECT_FALSE(claimed);
-  cache.unthrottle(half);
+  cache.dirty.unclaim(half);
   writer.join();
   EXPECT_GT(made.sum(Counter::throttled), 0U);
-  EXPECT_FALSE(cache.near_dirty_limit());
+  EXPECT_FALSE(cache.dirty.near());
 }
 
 TEST_F(PageCacheTest, DirtyFoliosCountAgainstTheLimit) {
   Watchdog watchdog("a claim beside dirty folios");
-  for (std::uint64_t page = 0; page < cache.hard_dirty(); ++page) test.add_dirty(page);
-  ASSERT_TRUE(cache.throttle(test.mapping, 8).ok());
-  EXPECT_LE(cache.unstable(), cache.hard_dirty() - 8) << "the flusher has made room";
-  cache.unthrottle(8);
+  for (std::uint64_t page = 0; page < cache.dirty.hard(); ++page) test.add_dirty(page);
+  ASSERT_TRUE(cache.dirty.claim(test.mapping, 8).ok());
+  EXPECT_LE(cache.dirty.unstable(), cache.dirty.hard() - 8) << "the flusher has made room";
+  cache.dirty.unclaim(8);
 }
 
 // What the index costs comes out of the frames; some are always left.

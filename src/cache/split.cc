@@ -72,7 +72,8 @@ void Split::make_part(std::uint64_t first_page, unsigned order, std::uint64_t un
   part.index.store(first_page, memory_order_relaxed);
   part.order.store(order, memory_order_relaxed);
   part.hit_word.store(hit_word_of(first_page, order) - unread, memory_order_relaxed);
-  part.flags.store(kLocked | (folio_.flags.load(memory_order_relaxed) & (kUptodate | kUnstable)), memory_order_relaxed);
+  part.flags.store(kLocked | (folio_.flags.load(memory_order_relaxed) & (kUptodate | kUnstable | kDropBehind)),
+                   memory_order_relaxed);
   part.written_epoch = folio_.written_epoch;
   part.mapping.store(&mapping_, memory_order_relaxed);
   part.refs.store(1, memory_order_release);

@@ -100,7 +100,7 @@ TEST_F(Split, PartsAreAsDirtyAsTheWhole) {
   EXPECT_EQ(m().unstable_count.load(memory_order_relaxed), 32U);
   ASSERT_TRUE(split(folio, 9, 0).ok());
   EXPECT_EQ(m().unstable_count.load(memory_order_relaxed), 32U);
-  EXPECT_EQ(cache.cache.unstable(), 32U);
+  EXPECT_EQ(cache.cache.dirty.unstable(), 32U);
   for (const std::uint64_t first : folios()) {
     EXPECT_TRUE(m().pages.get_mark(first, kMarkDirty)) << first;
   }
@@ -111,7 +111,7 @@ TEST_F(Split, PartsAreAsDirtyAsTheWhole) {
   cache.cache.put_folio(*part);
   ASSERT_TRUE(flush(m(), true).ok());
   EXPECT_EQ(m().unstable_count.load(memory_order_relaxed), 0U);
-  EXPECT_EQ(cache.cache.unstable(), 0U);
+  EXPECT_EQ(cache.cache.dirty.unstable(), 0U);
   EXPECT_EQ(file->size(), 32U * kPageSize);
   cache.cache.put_folio(folio);
   expect_words(0, 32);

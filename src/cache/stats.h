@@ -43,7 +43,8 @@ enum class Counter : std::uint8_t {
   writeback_errors,
   flushes,
   flush_errors,
-  throttled,
+  throttled,  // waits for room below the dirty limit
+  paced,      // waits to keep to the device's rate
   reservation_waits,
   truncates,
   range_changes,  // fallocate, clone, dedupe, exchange

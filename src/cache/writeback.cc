@@ -12,8 +12,7 @@
 namespace quire {
 namespace {
 
-constexpr std::size_t kBatchFolios = 256;  // 1 MiB with single-page folios
-constexpr std::uint64_t kBatchPages = 1024;
+constexpr std::size_t kBatchFolios = 256;        // 1 MiB with single-page folios
 constexpr std::uint64_t kMaxRequest = 1u << 20;  // bytes
 constexpr std::size_t kBatchRequests = 64;
 
@@ -29,7 +28,7 @@ class Batch {
  public:
   Batch(Mapping& mapping, int* error) : mapping_(mapping), error_(error) {}
 
-  bool full() const { return folios_.size() == count_ || pages_ >= kBatchPages; }
+  bool full() const { return folios_.size() == count_ || pages_ >= kWritebackBatchPages; }
   bool empty() const { return count_ == 0; }
 
   // Moves the folio (referenced, not locked) into writeback if it is dirty, and takes over the reference. False: it is
@@ -201,35 +200,57 @@ bool next_candidate(Mapping& mapping, std::uint64_t* page, std::uint64_t last_pa
 
 }  // namespace
 
-bool write_back_some(Mapping& mapping, std::uint64_t* page, std::uint64_t last_page, std::uint64_t max_folios,
-                     bool wait, const CacheContext& context, int* error) {
-  std::uint64_t looked_at = 0;
-  while (*page <= last_page && next_candidate(mapping, page, last_page, wait)) {
-    if (looked_at >= max_folios) return false;
-    const std::uint64_t batch_last = std::min(last_page, *page + (kBatchPages - 1));
+void wait_for_writeback(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page) {
+  for (std::uint64_t page = first_page; page <= last_page;) {
+    {
+      MutexLock lock(mapping.pages.mutex());
+      if (mapping.pages.find_marked(&page, last_page, kMarkWriteback).empty()) return;
+    }
+    Folio* folio = get_folio(mapping, page);
+    std::uint64_t next = page + 1;
+    if (folio != nullptr) {
+      wait_for_writeback(mapping, *folio);
+      next = end_page(*folio);
+      mapping.cache.put_folio(*folio);
+    }
+    if (next <= page) return;  // the last page there is
+    page = next;
+  }
+}
+
+bool next_dirty(Mapping& mapping, std::uint64_t* page, std::uint64_t last_page) {
+  return next_candidate(mapping, page, last_page, false);
+}
+
+bool write_back_some(Mapping& mapping, WritebackCursor* at, std::uint64_t last_page, std::uint64_t max_pages, bool wait,
+                     const CacheContext& context) {
+  const std::uint64_t before = at->pages;
+  while (at->page <= last_page && next_candidate(mapping, &at->page, last_page, wait)) {
+    if (at->pages - before >= max_pages) return false;
+    const std::uint64_t batch_last = std::min(last_page, at->page + (kWritebackBatchPages - 1));
     Folio* busy = nullptr;
     {
       RangeGuard instantiate(mapping.invalidate);
-      const bool covered = context.covers(*page, batch_last) || has_defect(Defect::writeback_without_instantiate);
-      if (!covered) instantiate.acquire(*page, batch_last, kInstantiate);
-      Batch batch(mapping, error);
-      while (*page <= batch_last && !batch.full()) {
-        if (!next_candidate(mapping, page, batch_last, wait)) {
-          *page = batch_last + 1;
+      const bool covered = context.covers(at->page, batch_last) || has_defect(Defect::writeback_without_instantiate);
+      if (!covered) instantiate.acquire(at->page, batch_last, kInstantiate);
+      Batch batch(mapping, &at->error);
+      while (at->page <= batch_last && !batch.full()) {
+        if (!next_candidate(mapping, &at->page, batch_last, wait)) {
+          at->page = batch_last + 1;
           break;
         }
-        Folio* folio = get_folio(mapping, *page);
-        // A large one may begin before *page and end after batch_last. It is not split while we have a reference.
-        const std::uint64_t next = folio == nullptr ? *page + 1 : end_page(*folio);
-        looked_at += next - *page;
-        if (folio != nullptr && !batch.add(*folio, *page)) {
+        Folio* folio = get_folio(mapping, at->page);
+        // A large one may begin before the page and end after batch_last. It is not split while we have a reference.
+        const std::uint64_t next = folio == nullptr ? at->page + 1 : end_page(*folio);
+        at->pages += next - at->page;
+        if (folio != nullptr && !batch.add(*folio, at->page)) {
           if (wait) {
             busy = folio;  // nothing of ours may be unsubmitted while we wait for another's
             break;
           }
           mapping.cache.put_folio(*folio);
         }
-        *page = next;
+        at->page = next;
         if (next == 0) break;
       }
       if (!batch.empty()) batch.write();
@@ -237,21 +258,19 @@ bool write_back_some(Mapping& mapping, std::uint64_t* page, std::uint64_t last_p
     if (busy != nullptr) {
       wait_for_writeback(mapping, *busy);
       mapping.cache.put_folio(*busy);
-      continue;  // *page is still its: the first page, perhaps, which is no wrap
+      continue;  // the page is still its: the first page, perhaps, which is no wrap
     }
-    if (*page == 0) return true;  // wrapped: the last page there is
+    if (at->page == 0) return true;  // wrapped: the last page there is
   }
   return true;
 }
 
 Status write_back(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, const CacheContext& context) {
-  int error = 0;
-  std::uint64_t page = first_page;
-  last_page = std::min(last_page, last_page_now(mapping));
-  write_back_some(mapping, &page, last_page, UINT64_MAX, true, context, &error);
-  if (error != 0) {
-    set_failing(mapping, error);
-    return fail(error);
+  WritebackCursor at{.page = first_page};
+  write_back_some(mapping, &at, std::min(last_page, last_page_now(mapping)), UINT64_MAX, true, context);
+  if (at.error != 0) {
+    set_failing(mapping, at.error);
+    return fail(at.error);
   }
   return {};
 }

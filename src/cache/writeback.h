@@ -13,11 +13,25 @@
 
 namespace quire {
 
-// Writes back the dirty folios in [*page, last_page], at most about max_folios of them; *page is moved past what was
-// looked at (to last_page + 1, or 0 on wrap, when done: then true is returned). Folios in writeback by others are
-// waited for if `wait`, else skipped. The first error is stored in *error (0 if none) and recorded for the handles.
-bool write_back_some(Mapping& mapping, std::uint64_t* page, std::uint64_t last_page, std::uint64_t max_folios,
-                     bool wait, const CacheContext& context, int* error);
+// How far a writeback has come.
+struct WritebackCursor {
+  std::uint64_t page = 0;   // where to go on
+  std::uint64_t pages = 0;  // that were dirty, or in writeback by others
+  int error = 0;            // the first there was
+};
+
+// Writes back the dirty folios in [at->page, last_page], about max_pages at most. Returns whether that was all:
+// at->page is then last_page + 1, or 0 on wrap. Folios in writeback by others are waited for if `wait`, else skipped.
+// Errors are recorded for the handles.
+bool write_back_some(Mapping& mapping, WritebackCursor* at, std::uint64_t last_page, std::uint64_t max_pages, bool wait,
+                     const CacheContext& context);
+
+// Waits until none of [first_page, last_page] is being written.
+void wait_for_writeback(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page);
+
+// The first dirty page from *page on; false if there is none up to last_page.
+bool next_dirty(Mapping& mapping, std::uint64_t* page, std::uint64_t last_page);
+inline constexpr std::uint64_t kWritebackBatchPages = 1024;  // what goes to the device together, at most
 
 // The last page that can be dirty now: who writes back to here does not follow an appender.
 inline std::uint64_t last_page_now(const Mapping& mapping) {

@@ -100,10 +100,11 @@ TEST_F(Writeback, PartialLastPage) {
 
 TEST_F(Writeback, SomeAtATime) {
   for (std::uint64_t page = 0; page < 1000; ++page) test.add_dirty(page);
-  std::uint64_t page = 0;
-  int error = 0, turns = 0;
-  while (!write_back_some(m, &page, UINT64_MAX, 100, false, {}, &error)) ++turns;
-  EXPECT_EQ(error, 0);
+  WritebackCursor at;
+  int turns = 0;
+  while (!write_back_some(m, &at, UINT64_MAX, 100, false, {})) ++turns;
+  EXPECT_EQ(at.error, 0);
+  EXPECT_EQ(at.pages, 1000U);
   EXPECT_GE(turns, 2);
   for (std::uint64_t index = 0; index < 1000; ++index) ASSERT_EQ(state(index), kUnflushed);
 }
@@ -163,9 +164,8 @@ TEST_F(Writeback, D1_WaitsForOthersAndGoesOn) {
     for (std::uint64_t page = 0; page < 6; ++page) {
       if (page != busy) dirty_again(page);
     }
-    std::uint64_t from = 0;
-    int error = 0;
-    EXPECT_TRUE(write_back_some(m, &from, UINT64_MAX, UINT64_MAX, false, {}, &error)) << "without waiting: passed over";
+    WritebackCursor at;
+    EXPECT_TRUE(write_back_some(m, &at, UINT64_MAX, UINT64_MAX, false, {})) << "without waiting: passed over";
     EXPECT_EQ(state(busy), kWriteback);
     for (std::uint64_t page = 0; page < 6; ++page) {
       if (page != busy) dirty_again(page);
@@ -254,10 +254,10 @@ TEST_F(Writeback, D1_ErrorSequence) {
 // Past the background limit the flusher writes and flushes by itself.
 TEST_F(Writeback, FlusherKeepsUnderTheBackgroundLimit) {
   Watchdog watchdog("the flusher");
-  const std::uint64_t count = cache.cache.background_dirty() + 10;
+  const std::uint64_t count = cache.cache.dirty.background() + 10;
   for (std::uint64_t page = 0; page < count; ++page) test.add_dirty(page);
   cache.cache.flusher().kick_background();
-  while (cache.cache.unstable() * 2 >= cache.cache.background_dirty()) std::this_thread::yield();
+  while (cache.cache.dirty.unstable() * 2 >= cache.cache.dirty.background()) std::this_thread::yield();
   EXPECT_GT(cache.sum(Counter::flushes), 0U);
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "cache/drop.h"
+#include "cache/flusher.h"
 #include "cache/writeback.h"
 #include "fs/open_file.h"
 
@@ -32,10 +33,9 @@ void drop_range(OpenFile& file, std::uint64_t offset, std::uint64_t end) {
   const std::uint64_t after = end >> kPageShift;
   if (first >= after) return;
   if (mapping.unstable_count.load(memory_order_acquire) != 0) {
-    int error = 0;
-    std::uint64_t page = first;
-    write_back_some(mapping, &page, after - 1, UINT64_MAX, false, CacheContext{}, &error);
-    if (error != 0) set_failing(mapping, error);  // told by the next sync, like any failed writeback
+    WritebackCursor at{.page = first};
+    write_back_some(mapping, &at, after - 1, UINT64_MAX, false, CacheContext{});
+    if (at.error != 0) set_failing(mapping, at.error);  // told by the next sync, like any failed writeback
   }
   drop_own_folios(mapping, first, after - 1, file.owner_bits, is_alone(file));
 }
@@ -63,6 +63,18 @@ void drop_behind(OpenFile& file, std::uint64_t offset) {
   const std::uint64_t overlap = std::min(before, std::uint64_t{1} << kMaxOrder);
   const std::uint64_t first = std::max(before - overlap, page - std::min(page, kFarthest));
   drop_own_folios(file.inode->mapping, first, page - 1, file.owner_bits, is_alone(file));
+}
+
+void drop_behind_read(OpenFile& file, std::uint64_t offset, std::uint64_t end) {
+  Mapping& mapping = file.inode->mapping;
+  if (end >= mapping.size.load(memory_order_acquire)) end = round_up(end, kPageSize);
+  const std::uint64_t after = end >> kPageShift;  // a page that is read in part is read on
+  if (offset >> kPageShift < after) drop_finished(mapping, offset >> kPageShift, after - 1, is_alone(file));
+}
+
+void drop_behind_write(OpenFile& file, ByteRange bytes) {
+  Mapping& mapping = file.inode->mapping;
+  mapping.cache.flusher().ask(mapping, bytes.first_page(), bytes.last_page(), true);
 }
 
 Status file_advise(OpenFile& file, std::uint64_t offset, std::uint64_t length, int advice) {

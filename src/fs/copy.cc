@@ -2,7 +2,7 @@
 // Locks: the cache's copy turn > range (source shared, target exclusive, in the order of inodes) > what cache takes.
 //
 // The source is read into private memory, and written from there, while both range locks are held. The target's frames
-// are claimed (throttle) and reserved before any lock; the source's are had one fill at a time under the range locks,
+// are claimed (DirtyLimit) and reserved before any lock; the source's are had one fill at a time under the range locks,
 // with the target's in hand: claims leave half of all frames to such readers. The private memory is at most one
 // operation's, and one copy's at a time (the copy turn).
 #include <algorithm>
@@ -53,9 +53,9 @@ Result<std::size_t> copy_piece(OpenFile& source, OpenFile& target, const Piece& 
   Mapping& to = target.inode->mapping;
   const std::uint32_t folios = write_frames(piece.offset, piece.length);
   MutexLock turn(to.cache.copy_turn);  // before the claim: copies that wait must not use up the dirty limit
-  QUIRE_TRY(to.cache.throttle(to, folios));
+  QUIRE_TRY(to.cache.dirty.claim(to, folios));
   const auto copied = copy_locked(source, target, piece, folios);
-  to.cache.unthrottle(folios);
+  to.cache.dirty.unclaim(folios);
   return copied;
 }
 

@@ -48,7 +48,7 @@ TEST_F(Durable, D1_SyncWritesAndThenFlushes) {
   EXPECT_EQ(disk.device.records().size(), 0U);
   ASSERT_EQ(file.sync(), 0);
   EXPECT_EQ(unstable(), 0U);
-  EXPECT_EQ(cache.cache.unstable(), 0U);
+  EXPECT_EQ(cache.cache.dirty.unstable(), 0U);
   const auto records = disk.device.records();
   ASSERT_GE(records.size(), 2U);
   EXPECT_EQ(records.back().op, FaultOp::flush);
@@ -197,8 +197,8 @@ TEST_F(Durable, D1_HardDirtyLimitGivesEio) {
     if (got > 0) model.insert(model.end(), bytes.begin(), bytes.begin() + got);
   }
   EXPECT_EQ(got, -EIO);
-  EXPECT_GE(model.size() / kPageSize, cache.cache.hard_dirty() / 2);
-  EXPECT_LE(cache.cache.unstable(), cache.cache.hard_dirty() + 1);
+  EXPECT_GE(model.size() / kPageSize, cache.cache.dirty.hard() / 2);
+  EXPECT_LE(cache.cache.dirty.unstable(), cache.cache.dirty.hard() + 1);
   EXPECT_EQ(file.size(), model.size());
   EXPECT_EQ(file.content(), model) << "the dirty bytes are kept";
   EXPECT_EQ(file.write(words(100, kFile, 7, 0), 0), -EIO) << "and no more are taken";

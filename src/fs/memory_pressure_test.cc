@@ -45,7 +45,7 @@ TEST(MemoryPressure, ManyLargeWritersGetThrough) {
       EXPECT_TRUE(all_of_file(bytes, i, 8));
     }
   }
-  EXPECT_EQ(test.cache.unstable(), 0U);
+  EXPECT_EQ(test.cache.dirty.unstable(), 0U);
 }
 
 // Readers that already hold their range wait for frames; others wait for a writer that waits for the readers' range.
@@ -202,7 +202,7 @@ TEST(MemoryPressure, M1_ManyFiles) {
     }
   }
   EXPECT_LE(meter.stop(), test.cache.memory());
-  EXPECT_EQ(test.cache.unstable(), 0U);
+  EXPECT_EQ(test.cache.dirty.unstable(), 0U);
   EXPECT_EQ(test.cache.resident_folios(), 0U);
 }
 

@@ -50,7 +50,7 @@ class ModelRun {
       f.file.reset();
       ASSERT_EQ(backings.back()->size(), f.model.size());
     }
-    EXPECT_EQ(cache_->cache.unstable(), 0U);
+    EXPECT_EQ(cache_->cache.dirty.unstable(), 0U);
     EXPECT_EQ(cache_->cache.resident_folios(), 0U);
     cache_ = std::make_unique<TestCache>();
     for (std::size_t i = 0; i < files_.size(); ++i) {

@@ -36,9 +36,10 @@ enum IoFlag : unsigned {
   kIoAppend = 2,
   kIoDataSync = 4,
   kIoSync = 8,
-  kIoMissed = 16,    // a read: the caller has just tried read_fast
-  kIoAtOffset = 32,  // a write: at the offset, even through a handle that appends
-  kIoWithin = 64,    // a write: as much as lies before the end of the file, which stays where it is
+  kIoMissed = 16,       // a read: the caller has just tried read_fast
+  kIoAtOffset = 32,     // a write: at the offset, even through a handle that appends
+  kIoDropBehind = 128,  // what this call brings into the cache goes again once it is used, and clean
+  kIoWithin = 64,       // a write: as much as lies before the end of the file, which stays where it is
 };
 
 // --- read.cc ---
@@ -76,6 +77,8 @@ Result<std::size_t> file_copy(OpenFile& source, std::uint64_t from, OpenFile& ta
 Status file_sync(OpenFile& file, bool data_only);
 // The same without a handle's memory: for the last close and the cache's end.
 Status inode_sync(Inode& inode);
+// sync_file_range(2)'s rules and flags; length 0: to the end. EINVAL for other flags.
+Status file_sync_range(OpenFile& file, std::uint64_t offset, std::uint64_t length, unsigned flags);
 // After a change of these bytes: makes them durable if the handle (O_SYNC, O_DSYNC) or the call's flags ask for it. The
 // handle is told of a failure here, and not again.
 Status sync_as_opened(OpenFile& file, ByteRange bytes, unsigned io_flags = 0);
@@ -89,6 +92,14 @@ bool is_alone(const OpenFile& file);
 Status file_advise(OpenFile& file, std::uint64_t offset, std::uint64_t length, int advice);
 // A read at `offset` of a handle that reads everything once: drops what it brought in and has read before there.
 void drop_behind(OpenFile& file, std::uint64_t offset);
+// A read (kIoDropBehind) of [offset, end) has ended: drops of it what such reads brought in.
+void drop_behind_read(OpenFile& file, std::uint64_t offset, std::uint64_t end);
+// A write that is wanted once has ended: its bytes are written back soon, then dropped.
+void drop_behind_write(OpenFile& file, ByteRange bytes);
+// The flags for what a call brings in.
+inline std::uint32_t brought_in(const OpenFile& file, unsigned io_flags) {
+  return file.owner_bits | ((io_flags & kIoDropBehind) != 0 ? std::uint32_t{kDropBehind} : 0U);
+}
 
 // --- stat: sync.cc ---
 Status file_stat(OpenFile& file, struct stat* out);

@@ -41,7 +41,8 @@ Result<std::size_t> read_no_wait(Inode& inode, UserBuffer& to, std::uint64_t off
   return got;
 }
 
-Result<std::size_t> read_slow(OpenFile& file, UserBuffer& to, std::uint64_t offset, std::size_t count) {
+Result<std::size_t> read_slow(OpenFile& file, UserBuffer& to, std::uint64_t offset, std::size_t count,
+                              unsigned io_flags) {
   Inode& inode = *file.inode;
   Mapping& mapping = inode.mapping;
   PageCache& cache = mapping.cache;
@@ -53,8 +54,9 @@ Result<std::size_t> read_slow(OpenFile& file, UserBuffer& to, std::uint64_t offs
   const std::uint64_t size = mapping.size.load(memory_order_acquire);
   if (offset >= size) return std::size_t{0};
   const auto got = read_locked(mapping, to, offset, std::min<std::uint64_t>(count, size - offset), frames,
-                               &file.readahead, CacheContext{.owner = file.owner_bits});
+                               &file.readahead, CacheContext{.owner = brought_in(file, io_flags)});
   if (file.no_reuse.load(memory_order_relaxed)) drop_behind(file, offset);
+  if ((io_flags & kIoDropBehind) != 0 && got.ok()) drop_behind_read(file, offset, offset + got.value());
   return got;
 }
 
@@ -64,7 +66,7 @@ Result<std::size_t> read_piece(OpenFile& file, std::span<const iovec> vectors, U
   Mapping& mapping = file.inode->mapping;
   if ((io_flags & kIoMissed) != 0) {
     // counted already
-  } else if (whole && vectors.size() == 1) {
+  } else if (whole && vectors.size() == 1 && (io_flags & kIoDropBehind) == 0) {
     const ssize_t n = read_fast(mapping, static_cast<char*>(vectors[0].iov_base), count, offset);
     if (n != kSlow) {
       mapping.cache.stats.count_hit(count);
@@ -76,7 +78,7 @@ Result<std::size_t> read_piece(OpenFile& file, std::span<const iovec> vectors, U
   QUIRE_TRY(check_not_forked(mapping.cache));
   mapping.cache.stats.count_slow_read(count);
   if ((io_flags & kIoNoWait) != 0) return read_no_wait(*file.inode, to, offset, count);
-  return read_slow(file, to, offset, count);
+  return read_slow(file, to, offset, count, io_flags);
 }
 
 }  // namespace

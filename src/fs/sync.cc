@@ -1,8 +1,11 @@
 // Sync and stat. Guarantees: D1.  Locks: none here; writeback and flush take theirs.
+#include <fcntl.h>
+
 #include <cerrno>
 #include <ctime>
 
 #include "base/error.h"
+#include "cache/flusher.h"
 #include "cache/writeback.h"
 #include "fs/open_file.h"
 
@@ -36,6 +39,28 @@ Status sync_as_opened(OpenFile& file, ByteRange bytes, unsigned io_flags) {
   const Status synced = sync_range(mapping, bytes.first_page(), bytes.last_page(), !full);
   if (!synced.ok()) static_cast<void>(check_error(mapping, file.error_seen));
   return synced;
+}
+
+Status file_sync_range(OpenFile& file, std::uint64_t offset, std::uint64_t length, unsigned flags) {
+  constexpr unsigned kKnown = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER;
+  if ((flags & ~kKnown) != 0) {
+    return fail_with(EINVAL, "sync_file_range flags %#x: WAIT_BEFORE (1), WRITE (2) and WAIT_AFTER (4) are known",
+                     flags);
+  }
+  Mapping& mapping = file.inode->mapping;
+  QUIRE_TRY(check_not_forked(mapping.cache));
+  const std::uint64_t end = length == 0 || length > kMaxFileSize - offset ? kMaxFileSize : offset + length;
+  if (offset >= end || mapping.unstable_count.load(memory_order_acquire) == 0) return {};
+  const ByteRange bytes{offset, end};
+  if ((flags & SYNC_FILE_RANGE_WAIT_BEFORE) != 0) wait_for_writeback(mapping, bytes.first_page(), bytes.last_page());
+  if ((flags & SYNC_FILE_RANGE_WRITE) != 0 && (flags & SYNC_FILE_RANGE_WAIT_AFTER) != 0) {
+    return write_back(mapping, bytes.first_page(), bytes.last_page(), CacheContext{});
+  }
+  if ((flags & SYNC_FILE_RANGE_WRITE) != 0) {
+    mapping.cache.flusher().ask(mapping, bytes.first_page(), bytes.last_page(), false);
+  }
+  if ((flags & SYNC_FILE_RANGE_WAIT_AFTER) != 0) wait_for_writeback(mapping, bytes.first_page(), bytes.last_page());
+  return {};
 }
 
 Status file_stat(OpenFile& file, struct stat* out) {

@@ -85,10 +85,10 @@ TEST_P(Truncate, DropsWhatWasDirty) {
   lay(20 * kPageSize);
   ASSERT_EQ(file.truncate(4096), 0);
   EXPECT_LE(file.mapping().unstable_count.load(memory_order_relaxed), 1U);
-  EXPECT_LE(cache.cache.unstable(), 1U);
+  EXPECT_LE(cache.cache.dirty.unstable(), 1U);
   EXPECT_EQ(file.mapping().page_count.load(memory_order_relaxed), 1U);
   ASSERT_EQ(file.truncate(0), 0);
-  EXPECT_EQ(cache.cache.unstable(), 0U);
+  EXPECT_EQ(cache.cache.dirty.unstable(), 0U);
   ASSERT_EQ(file.sync(), 0);
   EXPECT_EQ(disk.store.blocks_in_use(), 0U) << "blocks prepared or written by the flusher are given back";
 }

@@ -40,10 +40,10 @@ Result<WrittenAt> write_piece(OpenFile& file, std::span<const iovec> vectors, Us
   // Near the limit on dirty folios a write may still change those that count against it already, unless they cannot be
   // written back, or somebody waits for them to be. (One that becomes stable just before it is made dirty again passes
   // the limit by one, for each writer at that moment.)
-  const bool may_dirty = !cache.near_dirty_limit();
+  const bool may_dirty = !cache.dirty.near();
   if (!may_dirty) cache.flusher().kick_background();
-  if (whole && vectors.size() == 1 && count <= kPageSize && (io_flags & kIoWithin) == 0 &&
-      (may_dirty || (mapping.failing.load(memory_order_relaxed) == 0 && !cache.throttling()))) {
+  if (whole && vectors.size() == 1 && count <= kPageSize && (io_flags & (kIoWithin | kIoDropBehind)) == 0 &&
+      (may_dirty || (mapping.failing.load(memory_order_relaxed) == 0 && !cache.dirty.somebody_waits()))) {
     if (!append) prefetch_for_write(mapping, offset, count);
     QUIRE_TRY(range.acquire(offset, count, append, no_wait));
     if (past_limit()) return fail_with(EFBIG, "the write would end past the largest offset that this file can have");
@@ -58,7 +58,7 @@ Result<WrittenAt> write_piece(OpenFile& file, std::span<const iovec> vectors, Us
   const std::uint32_t folios = append ? static_cast<std::uint32_t>(count / kPageSize + 2) : write_frames(offset, count);
   constexpr auto kOrder = Defect::frames_reserved_under_range_lock;
   if (has_defect(kOrder)) QUIRE_TRY(range.acquire(offset, count, append, false));
-  QUIRE_TRY(cache.throttle(mapping, folios));
+  QUIRE_TRY(cache.dirty.claim(mapping, folios));
   FrameReservation frames(cache.pool);
   cache.reserve(frames, folios, cache.max_order());
   Status status = has_defect(kOrder) ? Status{} : range.acquire(offset, count, append, false);
@@ -70,10 +70,11 @@ Result<WrittenAt> write_piece(OpenFile& file, std::span<const iovec> vectors, Us
   if (status.ok() && past_limit()) {
     status = fail_with(EFBIG, "the write would end past the largest offset that this file can have");
   } else if (status.ok() && clipped != 0) {
-    status = write_locked(mapping, from, range.offset(), clipped, frames, CacheContext{.owner = file.owner_bits});
+    status =
+        write_locked(mapping, from, range.offset(), clipped, frames, CacheContext{.owner = brought_in(file, io_flags)});
   }
   range.release();
-  cache.unthrottle(folios);
+  cache.dirty.unclaim(folios);
   QUIRE_TRY(status);
   return WrittenAt{clipped, range.offset()};
 }
@@ -87,6 +88,7 @@ Result<std::size_t> file_write(OpenFile& file, std::span<const iovec> vectors, s
   QUIRE_TRY(check_not_forked(cache));
   const auto length = vectors_length(vectors);
   QUIRE_TRY(length);
+  if (file.no_reuse.load(memory_order_relaxed)) io_flags |= kIoDropBehind;
   const bool append = appends(file, io_flags);
   std::size_t count = length.value();
   if (count == 0) return std::size_t{0};
@@ -119,7 +121,9 @@ Result<std::size_t> file_write(OpenFile& file, std::span<const iovec> vectors, s
     done += written.value().count;
     if (written.value().count < want) break;  // kIoWithin: the file ended there, and what comes later is not ours
   }
-  if (done != 0) QUIRE_TRY(sync_as_opened(file, ByteRange{first, end}, io_flags));
+  if (done == 0) return done;
+  if ((io_flags & kIoDropBehind) != 0) drop_behind_write(file, ByteRange{first, end});
+  QUIRE_TRY(sync_as_opened(file, ByteRange{first, end}, io_flags));
   return done;
 }
 

@@ -165,7 +165,7 @@ TEST_F(FileWrite, FailedClaimsAreGivenBack) {
   }
   cache.cache.pool.collect_retired();
   EXPECT_EQ(cache.cache.pool.free_frames(), free_before);
-  EXPECT_EQ(cache.cache.unstable(), 0U);
+  EXPECT_EQ(cache.cache.dirty.unstable(), 0U);
   ASSERT_EQ(file.write(words(400'000, kFile, 1, 0), 0), 400'000);
 }
 
