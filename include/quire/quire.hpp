@@ -87,6 +87,7 @@ class QUIRE_API Cache {
   Result<File> open(const char* path, int flags, mode_t mode = 0644);
   Result<File> open_fd(int fd);
   std::string stats_json() const;
+  Status resize(std::size_t memory);  // bytes, metadata included; quire.h says what it waits for
   Status destroy(bool discard = false);
   quire_cache* c_handle() const { return cache_; }
 

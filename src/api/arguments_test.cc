@@ -240,8 +240,6 @@ TEST_F(Arguments, CallsOfLaterIssuesSayENOSYS) {
   quire_file* f = file_.get();
   quire_cache* c = cache_.get();
   const quire_completion_fn none = nullptr;
-  EXPECT_FAILS(ENOSYS, quire_cache_resize(c, 32 * kMiB));
-  EXPECT_FAILS(ENOSYS, quire_sync_file_range(f, 0, 0, 0));
   EXPECT_FAILS(ENOSYS, quire_submit_pread(f, buffer_, 1, 0, none, nullptr));
   EXPECT_FAILS(ENOSYS, quire_submit_pwrite(f, buffer_, 1, 0, none, nullptr));
   EXPECT_FAILS(ENOSYS, quire_submit_fsync(f, none, nullptr));

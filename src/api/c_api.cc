@@ -164,6 +164,13 @@ int quire_cache_destroy(quire_cache* cache, unsigned flags) {
   return 0;
 }
 
+int quire_cache_resize(quire_cache* cache, size_t memory) {
+  const auto status = impl(cache).resize(memory);
+  if (status.ok()) return 0;
+  report_error(status.errnum(), "quire_cache_resize");
+  return -1;
+}
+
 quire_file* quire_open(quire_cache* cache, const char* path, int flags, mode_t mode) {
   try {
     auto file = impl(cache).open(path, flags, mode);

@@ -44,6 +44,8 @@ bool is_settled(Mapping& mapping) {
 
 }  // namespace
 
+const std::size_t HostInode::kBytes = sizeof(HostInode) + sizeof(HostBacking) + sizeof(FileDevice) + 64;
+
 LockClass& CacheImpl::table_lock_class() {
   static LockClass lock_class{"file table", LockClass::Nesting::ascending};  // fork takes them all
   return lock_class;
@@ -58,11 +60,9 @@ Result<std::unique_ptr<CacheImpl>> CacheImpl::create(const CacheOptions& options
   std::unique_ptr<CacheImpl> impl(new (std::nothrow) CacheImpl(options));
   if (impl == nullptr) return fail(ENOMEM);
   PageCacheOptions cache_options;
-  cache_options.memory = options.memory;
-  if (cache_options.memory == 0) {
-    cache_options.memory =
-        static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGESIZE)) / 4;
-  }
+  cache_options.max_memory =
+      static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  cache_options.memory = options.memory != 0 ? options.memory : cache_options.max_memory / 4;
   if (options.io_depth != 0) cache_options.io_depth = options.io_depth;
   cache_options.use_io_uring = options.use_io_uring;
   QUIRE_TRY(impl->cache_.create(cache_options));
@@ -143,10 +143,9 @@ Result<FileImpl*> CacheImpl::open(const char* path, int flags, mode_t mode) {
     return fail_with(EINVAL, "the access mode is none of O_RDONLY, O_WRONLY, O_RDWR");
   auto files = open_host_path(path, flags, mode);
   QUIRE_TRY(files);
-  auto wanted = std::make_unique<FileImpl>();
+  auto wanted = std::make_unique<FileImpl>(cache_, path);
   set_flags(*wanted, flags);
   wanted->may_be_new = wanted->writable && (flags & O_CREAT) != 0;
-  wanted->path = path;
   auto file = open_files(files.take(), std::move(wanted));
   QUIRE_TRY(file);
   if ((flags & O_TRUNC) != 0 && file.value()->writable && !file.value()->host->host->block_device()) {
@@ -161,12 +160,11 @@ Result<FileImpl*> CacheImpl::open(const char* path, int flags, mode_t mode) {
 
 Result<FileImpl*> CacheImpl::open_fd(int fd) {
   QUIRE_TRY(check_not_forked(cache_));
-  auto wanted = std::make_unique<FileImpl>();
+  auto wanted = std::make_unique<FileImpl>(cache_, "descriptor " + std::to_string(fd));
   int flags = 0;
   auto files = open_host_fd(fd, &flags);
   QUIRE_TRY(files);
   set_flags(*wanted, flags);
-  wanted->path = "descriptor " + std::to_string(fd);
   return open_files(files.take(), std::move(wanted));
 }
 
@@ -248,6 +246,11 @@ void CacheImpl::trim_idle_locked() {
     files_.erase(oldest);
     --idle;
   }
+}
+
+Status CacheImpl::resize(std::size_t memory) {
+  QUIRE_TRY(check_not_forked(cache_));
+  return cache_.resize(memory);
 }
 
 Status CacheImpl::shut_down(bool discard) {

@@ -19,9 +19,26 @@
 
 namespace quire {
 
+// Counts against the cache's memory while it lives.
+class MemoryCharge {
+ public:
+  MemoryCharge(PageCache& cache, std::size_t bytes) : cache_(cache), bytes_(static_cast<std::int64_t>(bytes)) {
+    cache_.charge_files(bytes_);
+  }
+  ~MemoryCharge() { cache_.charge_files(-bytes_); }
+  MemoryCharge(const MemoryCharge&) = delete;
+  MemoryCharge& operator=(const MemoryCharge&) = delete;
+
+ private:
+  PageCache& cache_;
+  const std::int64_t bytes_;
+};
+
 struct HostInode {
   HostInode(PageCache& cache, std::unique_ptr<HostBacking> backing, std::uint64_t id)
-      : host(backing.get()), inode(cache, std::move(backing), id) {}
+      : charge(cache, kBytes), host(backing.get()), inode(cache, std::move(backing), id) {}
+  static const std::size_t kBytes;  // itself, its devices, its place in the table
+  MemoryCharge charge;
   HostBacking* host;
   Inode inode;
   HostIdentity identity;  // while idle: as it was when the last handle was closed
@@ -31,9 +48,12 @@ struct HostInode {
 };
 
 struct FileImpl : OpenFile {
+  FileImpl(PageCache& cache, std::string file_path)
+      : charge(cache, sizeof(FileImpl) + file_path.size()), path(std::move(file_path)) {}
+  MemoryCharge charge;
   class CacheImpl* owner = nullptr;
   HostInode* host = nullptr;
-  std::string path;           // for messages
+  const std::string path;     // for messages
   bool may_be_new = false;    // opened with O_CREAT: its first sync is a real one
   bool close_failed = false;  // with next_unclosed: under the table's lock
   FileImpl* next_unclosed = nullptr;
@@ -57,6 +77,8 @@ class CacheImpl {
   Status close(FileImpl* file);  // frees it on success
   // Writes back and forgets every file. EBUSY while handles are open. On success the object may be deleted.
   Status shut_down(bool discard);
+
+  Status resize(std::size_t memory);
 
   PageCache& cache() { return cache_; }
   std::string stats_json();

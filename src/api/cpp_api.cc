@@ -166,6 +166,8 @@ Result<File> Cache::open(const char* path, int flags, mode_t mode) {
   return File(file);
 }
 
+Status Cache::resize(std::size_t memory) { return done(quire_cache_resize(cache_, memory)); }
+
 Result<File> Cache::open_fd(int fd) {
   quire_file* file = quire_fdopen(cache_, fd);
   if (file == nullptr) return fail(errno);

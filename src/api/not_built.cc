@@ -18,7 +18,6 @@ int not_built(const char* call) {
 
 extern "C" {
 
-int quire_cache_resize(quire_cache*, size_t) { return not_built("quire_cache_resize"); }
 int quire_submit_pread(quire_file*, void*, size_t, off_t, quire_completion_fn, void*) {
   return not_built("quire_submit_pread");
 }

@@ -10,13 +10,22 @@ std::string CacheImpl::stats_json() {
   nlohmann::ordered_json j;
   j["memory"] = c.memory();
   j["frames"] = c.frames();
-  j["free_frames"] = c.pool.free_frames();
+  j["free_frames"] = c.free_frames();
   j["folios"] = c.resident_pages();  // a large one is as many as it has pages
   j["folio_runs"] = c.resident_folios();
   j["folio_bytes"] = c.resident_pages() * kPageSize;
   j["metadata_bytes"] = c.metadata_bytes();
+  const MemoryUse use = c.memory_use();
+  j["memory_used"] = use.sum();
+  j["arena_bytes"] = use.arena;
+  j["descriptor_bytes"] = use.descriptors;
   j["huge_page_bytes"] = c.pool.huge_bytes();
-  j["index_bytes"] = c.nodes.bytes() + c.nodes.kept_bytes();
+  j["index_bytes"] = use.index;
+  j["file_bytes"] = use.files;
+  j["prefetch_bytes"] = use.prefetch;
+  j["counter_bytes"] = use.counters;
+  j["readahead_folios"] = c.ahead.used();
+  j["readahead_limit_folios"] = c.ahead.limit();
   j["unstable_folios"] = c.dirty.unstable();
   j["dirty_limit_folios"] = c.dirty.hard();
   j["background_dirty_folios"] = c.dirty.background();

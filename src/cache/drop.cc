@@ -6,39 +6,44 @@
 namespace quire {
 namespace {
 
-// Whose folios go. The folio is locked: no clean one becomes dirty now, and none is written to.
+// Whose folios go.
 struct Wanted {
   std::uint32_t owner;  // 0: those with kDropBehind
   bool alone;
   bool has(const Folio& folio) const {
     const std::uint32_t flags = folio.flags.load(memory_order_acquire);
-    if ((flags & kUnstable) != 0) return false;
     if (owner == 0) return (flags & kDropBehind) != 0 && (alone || !referenced(folio));
     return (flags & kOwnerMask) == owner && (alone || (!referenced(folio) && folio.written_epoch == 0));
   }
 };
 
-// The caller's reference goes in any case. Returns whether the folio went, too.
-bool drop_one(Mapping& mapping, Folio& folio, const Wanted& wanted) {
+enum class Outcome : std::uint8_t { dropped, not_wanted, busy };
+
+// The caller's reference goes in any case.
+Outcome drop_one(Mapping& mapping, Folio& folio, const Wanted& wanted) {
   PageCache& cache = mapping.cache;
-  if (!try_lock_folio(folio)) {
+  if (!wanted.has(folio) || !try_lock_folio(folio)) {
+    const bool busy = wanted.has(folio);
     cache.put_folio(folio);
-    return false;
+    return busy ? Outcome::busy : Outcome::not_wanted;
   }
+  // Locked: no clean one becomes dirty now, and none is written to.
+  const bool ours = folio.mapping.load(memory_order_relaxed) == &mapping && wanted.has(folio);
   std::uint32_t ours_and_the_mappings = 2;
-  if (folio.mapping.load(memory_order_relaxed) != &mapping || !wanted.has(folio) ||
+  if (!ours || (folio.flags.load(memory_order_acquire) & kUnstable) != 0 ||
       !folio.refs.compare_exchange(ours_and_the_mappings, 0, memory_order_acquire, memory_order_relaxed)) {
     unlock_folio(folio);
     cache.put_folio(folio);
-    return false;
+    return ours ? Outcome::busy : Outcome::not_wanted;
   }
   detach_folio(mapping, folio);
   unlock_folio(folio);
   cache.pool.retire(folio);
-  return true;
+  return Outcome::dropped;
 }
 
-std::uint64_t drop(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, const Wanted& wanted) {
+std::uint64_t drop(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, const Wanted& wanted,
+                   bool* busy) {
   std::uint64_t dropped = 0;
   for (std::uint64_t page = first_page; page <= last_page;) {
     {
@@ -53,8 +58,10 @@ std::uint64_t drop(Mapping& mapping, std::uint64_t first_page, std::uint64_t las
       next = first + pages;
       if (first < first_page || next - 1 > last_page) {
         mapping.cache.put_folio(*folio);
-      } else if (drop_one(mapping, *folio, wanted)) {
-        dropped += pages;
+      } else {
+        const Outcome outcome = drop_one(mapping, *folio, wanted);
+        if (outcome == Outcome::dropped) dropped += pages;
+        *busy |= outcome == Outcome::busy;
       }
     }
     if (next <= page) break;  // the last page there is
@@ -68,12 +75,14 @@ std::uint64_t drop(Mapping& mapping, std::uint64_t first_page, std::uint64_t las
 
 std::uint64_t drop_own_folios(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, std::uint32_t owner,
                               bool alone) {
-  if (owner == 0) return 0;
-  return drop(mapping, first_page, last_page, Wanted{owner, alone});
+  bool busy = false;
+  return owner == 0 ? 0 : drop(mapping, first_page, last_page, Wanted{owner, alone}, &busy);
 }
 
-std::uint64_t drop_finished(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, bool alone) {
-  return drop(mapping, first_page, last_page, Wanted{0, alone});
+bool drop_finished(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, bool alone) {
+  bool busy = false;
+  drop(mapping, first_page, last_page, Wanted{0, alone}, &busy);
+  return !busy;
 }
 
 }  // namespace quire

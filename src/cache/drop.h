@@ -15,7 +15,7 @@ namespace quire {
 std::uint64_t drop_own_folios(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, std::uint32_t owner,
                               bool alone);
 
-// The same for folios that came in with kDropBehind, whoever brought them.
-std::uint64_t drop_finished(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, bool alone);
+// The same for folios that came in with kDropBehind, whoever brought them. False: some were not clean yet, or in use.
+bool drop_finished(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page, bool alone);
 
 }  // namespace quire

@@ -106,7 +106,7 @@ std::uint32_t Eviction::next_of_hand() {
     const Entry& entry = entries_[id];
     const bool here = entry.list != kNowhere;
     hand_ += here ? weight(entry) : 1;
-    if (hand_ >= max_frames_) hand_ = 0;
+    if (hand_ >= hand_end_) hand_ = 0;
     if (here) return id;
   }
   return kNone;
@@ -192,6 +192,7 @@ void Eviction::admit(std::uint32_t id, std::uint64_t ghost, Admission how) {
   Entry& entry = entries_[id];
   CHECK(entry.list == kNowhere);
   note_admitting();
+  hand_end_ = std::max(hand_end_, id + (1u << how.order));
   entry = Entry{};
   entry.order = how.order;
   entry.known = is_live(ghost);
@@ -328,7 +329,7 @@ void Eviction::check() const {
     CHECK(list.frames == frames);
   }
   CHECK(untried == untried_);
-  CHECK(hand_ < max_frames_);
+  CHECK(hand_ <= hand_end_ && hand_end_ <= max_frames_);
   CHECK(cold_share_ > 0);
   CHECK(cold_share_ <= capacity_);
   CHECK(balance_ <= patience_ && -balance_ <= patience_);

@@ -141,13 +141,14 @@ class Eviction {
   std::unique_ptr<Entry[], FreeEntries> entries_;  // from calloc: memory is used as frames are first admitted
   std::uint32_t max_frames_ = 0;
   std::uint64_t capacity_ = 0;
-  List lists_[3];              // kNowhere's is empty
-  bool evicting_ = false;      // since the last admit
-  std::uint64_t peak_ = 0;     // frames here when that began
-  std::uint64_t swing_ = 1;    // frames evicted together, the most of late
-  std::uint64_t untried_ = 0;  // frames here
-  std::uint64_t ahead_ = 0;    // the most of those of late
-  std::uint32_t hand_ = 0;     // the frame whose bit is looked at next
+  List lists_[3];               // kNowhere's is empty
+  bool evicting_ = false;       // since the last admit
+  std::uint64_t peak_ = 0;      // frames here when that began
+  std::uint64_t swing_ = 1;     // frames evicted together, the most of late
+  std::uint64_t untried_ = 0;   // frames here
+  std::uint64_t ahead_ = 0;     // the most of those of late
+  std::uint32_t hand_ = 0;      // the frame whose bit is looked at next
+  std::uint32_t hand_end_ = 0;  // no frame from here on was ever admitted
 
   std::uint64_t clock_ = 1;    // frames accessed that came to light, each time
   std::uint64_t evicted_ = 0;  // frames

@@ -3,13 +3,22 @@
 
 #include <algorithm>
 
+#include "base/error.h"
+
 namespace quire {
 
 LockClass eviction_lock_class{"eviction"};
 
-Status EvictionQueue::create(std::uint32_t frames) {
+Status EvictionQueue::create(std::uint32_t max_frames, std::uint32_t frames) {
   MutexLock lock(mutex_);
-  return eviction_.create(frames);
+  QUIRE_TRY(eviction_.create(max_frames));
+  if (frames != max_frames) eviction_.resize(frames);
+  return {};
+}
+
+void EvictionQueue::resize(std::uint32_t frames) {
+  MutexLock lock(mutex_);
+  eviction_.resize(frames);
 }
 
 bool EvictionQueue::Frames::test_and_clear_referenced(std::uint32_t id) {

@@ -25,7 +25,9 @@ class EvictionQueue {
   static constexpr std::uint32_t kScanBatch = 64;
 
   explicit EvictionQueue(FolioPool& pool, AheadBudget* ahead = nullptr) : frames_(pool, ahead), pool_(pool) {}
-  Status create(std::uint32_t frames);
+  Status create(std::uint32_t max_frames, std::uint32_t frames);
+  Status create(std::uint32_t frames) { return create(frames, frames); }
+  void resize(std::uint32_t frames);  // how many are in use now, at most
 
   // A folio that came in; locked or new. ghost: what the index held in its place, or 0. prefetched: nobody has asked
   // for it yet, so the first use that is found is its first. Returns whether it came back soon enough to count.

@@ -232,7 +232,9 @@ void ahead_ended(Mapping& mapping) {
 
 // A window in flight: owns its batch and its hold on the invalidate lock until the last request is done.
 struct AheadFill {
-  explicit AheadFill(Mapping& m) : mapping(m), batch(m) {}
+  explicit AheadFill(Mapping& m) : mapping(m), batch(m) { mapping.cache.charge_prefetch(kBytes); }
+  ~AheadFill() { mapping.cache.charge_prefetch(-kBytes); }
+  static const std::int64_t kBytes;
   Mapping& mapping;
   RangeRequest instantiate;
   FillBatch batch;
@@ -252,6 +254,8 @@ struct AheadFill {
     ahead_ended(filled);  // last: the mapping may be destroyed from here on
   }
 };
+
+const std::int64_t AheadFill::kBytes = sizeof(AheadFill);
 
 }  // namespace
 

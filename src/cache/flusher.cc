@@ -56,10 +56,7 @@ void Flusher::ask(Mapping& mapping, std::uint64_t first, std::uint64_t last, boo
   bool kick;
   {
     MutexLock lock(ask_mutex_);
-    AskedWriteback& asked = mapping.asked;
-    asked.first = std::min(asked.first, first);
-    asked.last = std::max(asked.last, last);
-    asked.drop |= drop;
+    mapping.asked.add(AskedWriteback{first, last, drop});
     mapping.is_asked.store(true, memory_order_release);
     if (drop) to_drop_ += last - first + 1;
     kick = !drop || to_drop_ >= enough;
@@ -70,11 +67,18 @@ void Flusher::ask(Mapping& mapping, std::uint64_t first, std::uint64_t last, boo
   if (!asked_.exchange(true, memory_order_acq_rel)) queue_.wake_all();
 }
 
+// In the next round, which nobody hurries.
+void Flusher::ask_again(Mapping& mapping, const AskedWriteback& asked) {
+  MutexLock lock(ask_mutex_);
+  mapping.asked.add(asked);
+  mapping.is_asked.store(true, memory_order_release);
+}
+
 void Flusher::forget(Mapping& mapping) {
   mappings_.forget(mapping);
   if (!mapping.is_asked.load(memory_order_acquire)) return;
   const AskedWriteback asked = take_asked(mapping);
-  if (asked.drop) drop_finished(mapping, asked.first, asked.last, false);
+  if (asked.drop) static_cast<void>(drop_finished(mapping, asked.first, asked.last, false));
 }
 
 AskedWriteback Flusher::take_asked(Mapping& mapping) {
@@ -146,7 +150,7 @@ bool Flusher::visit_next(bool everything, bool waited_for, std::uint64_t* left) 
   } else {
     write_back_asked(*mapping, asked);
   }
-  if (asked.drop) drop_finished(*mapping, asked.first, asked.last, false);
+  if (asked.drop && !drop_finished(*mapping, asked.first, asked.last, false)) ask_again(*mapping, asked);
   mapping->flusher_attempts.fetch_add(1, memory_order_release);
   mappings_.leave(*mapping);
   return true;
@@ -182,6 +186,7 @@ void Flusher::run() {
     asked_.store(false, memory_order_release);  // before the mappings are looked at
     if (!waited_for) cache_.pool.prepare_ahead(stop_);
     cache_.ghosts.sweep(stop_);
+    cache_.trim();
     round(waited_for || cache_.dirty.unstable() >= cache_.dirty.background(), waited_for);
   }
 }

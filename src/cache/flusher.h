@@ -38,6 +38,7 @@ class Flusher {
 
  private:
   void run();
+  void ask_again(Mapping& mapping, const AskedWriteback& asked);
   AskedWriteback take_asked(Mapping& mapping);
   void write_back_asked(Mapping& mapping, const AskedWriteback& asked);
   void write_back_and_flush(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page);

@@ -85,7 +85,7 @@ void FrameReservation::release() {
   if (count_ != 0) pool_.give_back(*this);
 }
 
-Status FolioPool::create(std::uint32_t frames) {
+Status FolioPool::create(std::uint32_t frames, std::uint32_t in_use) {
   const std::size_t bytes = std::size_t{frames} * kPageSize;
   const int fd = memfd_create("quire-arena", MFD_CLOEXEC);
   if (fd < 0) return fail_with(errno, "cannot create the arena of the cache (memfd_create): %m");
@@ -109,9 +109,11 @@ Status FolioPool::create(std::uint32_t frames) {
     arena_ = nullptr;
     return fail_with(errnum, "cannot map the descriptors of %u frames: give the cache less memory", frames);
   }
-  if (descriptor_bytes >= kHugePage / 2) madvise(descriptors, descriptor_bytes, MADV_HUGEPAGE);
+  const std::size_t used_bytes = descriptors_size(in_use);
+  if (used_bytes >= kHugePage / 2) madvise(descriptors, round_up(used_bytes, kPageSize), MADV_HUGEPAGE);
   folios_ = static_cast<Folio*>(descriptors) + 1;  // constructed frame by frame, as take() first touches them
   frames_ = frames;
+  mean_to_use(in_use);
   {
     MutexLock lock(mutex_);
     free_.use(folios_);
@@ -121,6 +123,7 @@ Status FolioPool::create(std::uint32_t frames) {
 }
 
 FolioPool::~FolioPool() {
+  withheld_.release();
   if (arena_ != nullptr) munmap(arena_, std::size_t{frames_} * kPageSize);
   if (folios_ != nullptr) munmap(static_cast<void*>(folios_ - 1), descriptors_size(frames_));
 }
@@ -132,18 +135,23 @@ FolioPool::~FolioPool() {
 void FolioPool::prepare(std::uint32_t first) {
   MutexLock lock(prepare_mutex_);
   if (prepared_.load(memory_order_relaxed) != first || first == frames_) return;
-  std::uint32_t chunk = std::clamp<std::uint32_t>(first / 4 / kHugeFrames * kHugeFrames, kHugeFrames, kMaxChunk);
-  chunk = std::min(chunk, (frames_ - first) / kHugeFrames * kHugeFrames);
-  if (!try_huge_ || chunk == 0) {
-    prepared_.store(frames_, memory_order_release);  // the rest is mapped page by page
+  const std::uint32_t meant = meant_.load(memory_order_relaxed);
+  const std::uint32_t populated = populated_frames();
+  const std::uint32_t room = meant > populated ? (meant - populated) / kHugeFrames * kHugeFrames : 0;
+  if (!try_huge_ || room == 0) {
+    // The next ones, or all, are mapped page by page.
+    prepared_.store(try_huge_ ? first + std::min(frames_ - first, kHugeFrames) : frames_, memory_order_release);
     return;
   }
+  const std::uint32_t wanted = std::clamp<std::uint32_t>(first / 4 / kHugeFrames * kHugeFrames, kHugeFrames, kMaxChunk);
+  const std::uint32_t chunk = std::min(wanted, room);
   char* start = static_cast<char*>(arena_) + std::size_t{first} * kPageSize;
   const std::size_t bytes = std::size_t{chunk} * kPageSize;
   // An empty range is not collapsed: the first page of each huge one must be there.
   for (std::size_t at = 0; at < bytes; at += kHugePage) *static_cast<volatile char*>(start + at) = 0;
   if (madvise(start, bytes, MADV_COLLAPSE) == 0) {
     huge_frames_.store(huge_frames_.load(memory_order_relaxed) + chunk, memory_order_relaxed);
+    huge_end_.store(first + chunk, memory_order_relaxed);
   } else {
     try_huge_ = false;
   }
@@ -162,7 +170,8 @@ std::uint32_t FolioPool::take(FrameReservation& reservation, std::uint32_t want,
     const std::uint32_t got = take_prepared(reservation, want - taken, max_order, prepared);
     taken += got;
     if (got != 0) continue;
-    if (prepared == frames_) break;
+    // Nothing more is ready, or nothing more may have memory.
+    if (prepared == frames_ || prepared > touched_.load(memory_order_relaxed)) break;
     prepare(prepared);
   }
   return taken;
@@ -179,20 +188,35 @@ void FolioPool::touch_locked(std::uint32_t end) {
   free_.extend(end);
 }
 
+// The frames [first, end), which lie in no list, in blocks as large as their alignment allows.
+void FolioPool::free_range_locked(std::uint32_t first, std::uint32_t end) {
+  while (first < end) {
+    const auto aligned = static_cast<unsigned>(std::countr_zero(first));
+    const unsigned order = std::min({aligned, static_cast<unsigned>(std::bit_width(end - first)) - 1, kMaxOrder});
+    free_.free(first, order);
+    first += 1u << order;
+  }
+}
+
 // A block from the free lists, or of frames never used before; kNone where there is none of that order.
 std::uint32_t FolioPool::take_block_locked(unsigned order, std::uint32_t prepared) {
   if (free_.has(order)) return free_.take(order);
-  const std::uint32_t touched = touched_.load(memory_order_relaxed);
   const std::uint32_t size = 1u << order;
+  const std::uint32_t populated = populated_frames(), meant = meant_.load(memory_order_relaxed);
+  const std::uint32_t room = meant > populated ? meant - populated : 0;
+  if (Folio* block = size <= room ? withheld_.take(order) : nullptr) {
+    withheld_count_.store(withheld_.count(), memory_order_relaxed);
+    add_free(size);  // as if it had been: the caller counts what it takes
+    return id(*block);
+  }
+  const std::uint32_t touched = touched_.load(memory_order_relaxed);
   const std::uint64_t aligned = round_up(touched, size);
   if (aligned + size > prepared) return kNone;
   const auto first = static_cast<std::uint32_t>(aligned);
+  const std::uint32_t ready = std::max(touched, huge_end_.load(memory_order_relaxed));
+  if (first + size > ready && first + size - ready > room) return kNone;
   touch_locked(first + size);
-  for (std::uint32_t id = touched; id < first;) {  // what was skipped, in blocks that are aligned
-    const unsigned fits = static_cast<unsigned>(std::countr_zero(id));
-    free_.free(id, fits);
-    id += 1u << fits;
-  }
+  free_range_locked(touched, first);  // what was skipped
   folios_[first].order.store(order, memory_order_relaxed);
   return first;
 }
@@ -223,7 +247,7 @@ void FolioPool::give_back(FrameReservation& reservation) {
     Folio& folio = *reservation.take(reservation.max_order());
     free_.free(id(folio), folio.order.load(memory_order_relaxed));
   }
-  free_count_.store(free_count_.load(memory_order_relaxed) + count, memory_order_relaxed);
+  add_free(count);
 }
 
 void FolioPool::retire(Folio& folio) {
@@ -235,6 +259,53 @@ void FolioPool::retire(Folio& folio) {
   do {
     folio.next_id = head;  // pushes only ever race with pushes and with taking the whole stack: no ABA
   } while (!retired_head_.compare_exchange(head, id(folio), memory_order_release, memory_order_relaxed));
+}
+
+// Blocks of up to `want` frames that are free, the largest first.
+void FolioPool::take_free_locked(FrameReservation& reservation, std::uint32_t want) {
+  unsigned order = kMaxOrder;
+  while (reservation.count() < want) {
+    order = std::min(order, static_cast<unsigned>(std::bit_width(want - reservation.count())) - 1);
+    if (free_.has(order)) {
+      reservation.put(folios_[free_.take(order)]);
+    } else if (order-- == 0) {
+      return;
+    }
+  }
+}
+
+void FolioPool::add_free(std::uint32_t count) {
+  free_count_.store(free_count_.load(memory_order_relaxed) + count, memory_order_relaxed);
+}
+
+std::uint32_t FolioPool::withhold(std::uint32_t want) {
+  FrameReservation blocks(*this);
+  {
+    MutexLock lock(mutex_);
+    // What is ready and was never used has memory as well.
+    const std::uint32_t ready = huge_end_.load(memory_order_relaxed);
+    if (touched_.load(memory_order_relaxed) < ready) {
+      const std::uint32_t touched = touched_.load(memory_order_relaxed);
+      touch_locked(ready);
+      free_range_locked(touched, ready);
+    }
+    take_free_locked(blocks, want);
+    free_count_.store(free_count_.load(memory_order_relaxed) - blocks.count(), memory_order_relaxed);
+  }
+  std::uint32_t given = 0;
+  while (blocks.count() != 0) {
+    Folio& block = *blocks.take(blocks.max_order());
+    const auto frames = static_cast<std::uint32_t>(block.pages());
+    if (madvise(block.bytes(), block.size_bytes(), MADV_REMOVE) != 0) {
+      blocks.put(block);  // and back with the rest
+      break;
+    }
+    MutexLock lock(mutex_);
+    withheld_.put(block);
+    withheld_count_.store(withheld_.count(), memory_order_relaxed);
+    given += frames;
+  }
+  return given;
 }
 
 std::uint32_t FolioPool::collect_retired() {
@@ -251,7 +322,7 @@ std::uint32_t FolioPool::collect_retired() {
     free_.free(id(folio), order);
     freed += 1u << order;
   }
-  free_count_.store(free_count_.load(memory_order_relaxed) + freed, memory_order_relaxed);
+  add_free(freed);
   retired_count_.fetch_sub(freed, memory_order_relaxed);
   return freed;
 }

@@ -6,6 +6,7 @@
 // reader that still copies from it sees the old bytes and never another file's.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <span>
@@ -55,8 +56,14 @@ class FolioPool {
   FolioPool(const FolioPool&) = delete;
   FolioPool& operator=(const FolioPool&) = delete;
 
-  // Maps the arena and descriptors for `frames` frames; memory is used as frames are first taken.
-  Status create(std::uint32_t frames);
+  // Maps the arena and descriptors for `frames` frames; memory is used as frames are first taken. in_use: how many of
+  // them are meant to be used for now.
+  Status create(std::uint32_t frames, std::uint32_t in_use);
+  Status create(std::uint32_t frames) { return create(frames, frames); }
+  // More, or fewer, of them are. Frames that have no memory are taken, and made ready, only up to that many in all.
+  void mean_to_use(std::uint32_t frames) {
+    if (meant_.load(memory_order_relaxed) != frames) meant_.store(frames, memory_order_relaxed);
+  }
 
   // Adds up to `want` free frames to the reservation, in blocks of at most 2^max_order, as large as there are; returns
   // how many. Waits for nothing but memory that is being made ready, if frames that were never used are taken faster
@@ -70,7 +77,17 @@ class FolioPool {
   void prepare_ahead(const Atomic<bool>& stop);
   bool prepare_due() const {
     const std::uint32_t prepared = prepared_.load(memory_order_relaxed);
-    return prepared < frames_ && prepared - touched_.load(memory_order_relaxed) < kFewFrames;
+    return prepared < meant_.load(memory_order_relaxed) && prepared - touched_.load(memory_order_relaxed) < kFewFrames;
+  }
+
+  // Gives the memory of up to `want` free frames back to the host, in blocks as large as there are: a huge page is
+  // better not split. They are taken again only where no other frame that was used before is free, and get new memory
+  // then. Returns how many.
+  std::uint32_t withhold(std::uint32_t want);
+  std::uint32_t withheld() const { return withheld_count_.load(memory_order_relaxed); }
+  // Frames that have memory, as far as is known here: used once and not withheld, or made ready.
+  std::uint32_t populated_frames() const {
+    return std::max(touched_.load(memory_order_relaxed), huge_end_.load(memory_order_relaxed)) - withheld();
   }
 
   // Waits for a grace period and frees what was retired before. Returns the number of frames freed. No lock held.
@@ -92,7 +109,7 @@ class FolioPool {
 
   Folio& folio(std::uint32_t id) { return folios_[id]; }
   std::uint32_t id(const Folio& folio) const { return static_cast<std::uint32_t>(&folio - folios_); }
-  std::uint32_t frames() const { return frames_; }
+  std::uint32_t frames() const { return frames_; }  // as created
   std::uint32_t free_frames() const { return free_count_.load(memory_order_relaxed); }
   std::uint32_t retired_frames() const { return retired_count_.load(memory_order_relaxed); }
   // Frames whose descriptors and bytes were ever touched: what the arena and its metadata cost at most.
@@ -106,6 +123,9 @@ class FolioPool {
   std::uint32_t take_prepared(FrameReservation& reservation, std::uint32_t want, unsigned max_order,
                               std::uint32_t prepared);
   std::uint32_t take_block_locked(unsigned order, std::uint32_t prepared) REQUIRES(mutex_);
+  void take_free_locked(FrameReservation& reservation, std::uint32_t want) REQUIRES(mutex_);
+  void free_range_locked(std::uint32_t first, std::uint32_t end) REQUIRES(mutex_);
+  void add_free(std::uint32_t count) REQUIRES(mutex_);
   void touch_locked(std::uint32_t end) REQUIRES(mutex_);
 
   Folio* folios_ = nullptr;
@@ -119,6 +139,10 @@ class FolioPool {
   Atomic<std::uint32_t> prepared_;           // frames before this one may be used; written under prepare_mutex_
   bool try_huge_ GUARDED_BY(prepare_mutex_) = true;
   Atomic<std::uint32_t> huge_frames_;          // written under prepare_mutex_
+  Atomic<std::uint32_t> huge_end_;             // no frame from here on was made ready in a huge page; the same
+  Atomic<std::uint32_t> meant_;                // frames that may have memory
+  FrameReservation withheld_{*this};           // under mutex_; its blocks have no memory
+  Atomic<std::uint32_t> withheld_count_;       // written under mutex_
   Atomic<std::uint32_t> retired_head_{kNone};  // a stack; taken whole
   Atomic<std::uint32_t> retired_count_;
 };

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstring>
 #include <set>
 #include <thread>
 #include <vector>
@@ -147,6 +148,35 @@ TEST(FolioPool, NoFrameHasTwoOwners) {
   });
   pool.collect_retired();
   EXPECT_EQ(pool.free_frames(), 32U);
+}
+
+// Frames without memory are nobody's, and come back where no other is free.
+TEST(FolioPool, WithholdsWhatIsFree) {
+  FolioPool pool;
+  ASSERT_TRUE(pool.create(4096, 1024).ok());
+  const auto fill_all = [&](std::uint32_t count, char with) {
+    FrameReservation reservation(pool);
+    ASSERT_EQ(pool.take(reservation, count), count);
+    std::vector<Folio*> taken;
+    while (Folio* folio = reservation.take()) taken.push_back(folio);
+    for (Folio* folio : taken) {
+      std::memset(folio->bytes(), with, kPageSize);
+      reservation.put(*folio);
+    }
+  };
+  fill_all(1024, 1);
+  const std::uint32_t populated = pool.populated_frames();
+  ASSERT_GE(populated, 1024U);
+  EXPECT_EQ(pool.withhold(700), 700U);
+  EXPECT_EQ(pool.withheld(), 700U);
+  EXPECT_EQ(pool.populated_frames(), populated - 700);
+  const std::uint32_t touched = pool.touched_frames();
+  fill_all(touched, 2);
+  EXPECT_EQ(pool.withheld(), 0U);
+  EXPECT_EQ(pool.touched_frames(), touched) << "no frame that was never used before";
+  EXPECT_EQ(pool.free_frames(), 4096U);
+  EXPECT_EQ(pool.withhold(UINT32_MAX), touched) << "only what has memory";
+  EXPECT_EQ(pool.populated_frames(), 0U);
 }
 
 }  // namespace

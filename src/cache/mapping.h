@@ -9,6 +9,7 @@
 // Lifetime: owned by an inode (fs); destroyed when no handle is open, no folio is left and nobody has it pinned.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 
@@ -48,6 +49,11 @@ struct AskedWriteback {
   std::uint64_t first = UINT64_MAX;
   std::uint64_t last = 0;
   bool drop = false;  // and to drop of it what is to be dropped behind
+  void add(const AskedWriteback& more) {
+    first = std::min(first, more.first);
+    last = std::max(last, more.last);
+    drop |= more.drop;
+  }
 };
 
 struct Mapping {

@@ -8,12 +8,14 @@
 #include "base/error.h"
 #include "cache/flusher.h"
 #include "cache/mapping.h"
+#include "sync/clock.h"
 #include "sync/rcu.h"
 
 namespace quire {
 namespace {
 
 LockClass turn_lock_class{"frame reservation"};
+LockClass resize_lock_class{"resize"};
 LockClass copy_lock_class{"copy turn"};
 constexpr RangeModes kTurnModes{{0, 0, 0, 0}};
 constexpr std::size_t kNodeShare = 10;          // bytes of index for a folio of a dense file
@@ -29,7 +31,11 @@ constexpr std::uint64_t kMaxOperation = 16u << 20;
 std::size_t PageCache::min_memory() { return kFixedBytes + kMinFrames * (kFrameCost + kNodeShare); }
 
 PageCache::PageCache()
-    : eviction(pool, &ahead), ghosts(*this), copy_turn(copy_lock_class), turn_(turn_lock_class, kTurnModes, 0) {}
+    : eviction(pool, &ahead),
+      ghosts(*this),
+      copy_turn(copy_lock_class),
+      resize_mutex_(resize_lock_class),
+      turn_(turn_lock_class, kTurnModes, 0) {}
 
 PageCache::~PageCache() {
   flusher_.reset();
@@ -38,23 +44,53 @@ PageCache::~PageCache() {
   rcu_synchronize();  // index nodes go back to their store
 }
 
-Status PageCache::create(const PageCacheOptions& options) {
-  if (options.memory < min_memory()) {
-    return fail_with(EINVAL, "a cache of %zu bytes is too small to work: give it at least %zu bytes", options.memory,
-                     min_memory());
+namespace {
+
+std::size_t frames_of(std::size_t memory) { return (memory - kFixedBytes) / (kFrameCost + kNodeShare); }
+
+Status check_memory(std::size_t memory) {
+  if (memory < PageCache::min_memory()) {
+    return fail_with(EINVAL, "a cache of %zu bytes is too small to work: give it at least %zu bytes", memory,
+                     PageCache::min_memory());
   }
-  memory_ = options.memory;
-  const std::size_t frames = (memory_ - kFixedBytes) / (kFrameCost + kNodeShare);
-  if (frames > Eviction::kMaxFrames) {
-    return fail_with(EINVAL, "a cache of %zu bytes is too large: 512 GiB is the limit", memory_);
+  if (frames_of(memory) > Eviction::kMaxFrames) {
+    return fail_with(EINVAL, "a cache of %zu bytes is too large: 512 GiB is the limit", memory);
   }
-  QUIRE_TRY(pool.create(static_cast<std::uint32_t>(frames)));
-  QUIRE_TRY(lookaside.create(static_cast<std::uint32_t>(frames)));
-  QUIRE_TRY(eviction.create(static_cast<std::uint32_t>(frames)));
+  return {};
+}
+
+unsigned order_of_largest(std::size_t frames) {
+  unsigned order = 0;
+  while (order < kMaxOrder && (std::size_t{kLargestShare} << (order + 1)) <= frames) ++order;
+  return order;
+}
+
+}  // namespace
+
+// The limits that follow from the memory.
+void PageCache::divide(std::size_t memory) {
+  const auto frames = static_cast<std::uint32_t>(frames_of(memory));
+  memory_.store(memory, memory_order_relaxed);
+  frames_.store(frames, memory_order_relaxed);
   nodes.keep(spare_nodes());
-  dirty.set_frames(static_cast<std::uint32_t>(frames));
-  ahead.set_limit(static_cast<std::uint32_t>(frames / 4));
-  while (max_order_ < kMaxOrder && (std::size_t{kLargestShare} << (max_order_ + 1)) <= frames) ++max_order_;
+  dirty.set_frames(frames);
+  ahead.set_limit(frames / 4);
+  pool.mean_to_use(frames);
+}
+
+Status PageCache::create(const PageCacheOptions& options) {
+  QUIRE_TRY(check_memory(options.memory));
+  const std::size_t frames = frames_of(options.memory);
+  const std::size_t most = std::clamp(frames_of(std::max(options.max_memory, options.memory)), frames,
+                                      std::max<std::size_t>(frames, Eviction::kMaxFrames));
+  // Address space for the most it may be given; where that is not to be had, it cannot grow.
+  if (!pool.create(static_cast<std::uint32_t>(most), static_cast<std::uint32_t>(frames)).ok()) {
+    QUIRE_TRY(pool.create(static_cast<std::uint32_t>(frames)));
+  }
+  QUIRE_TRY(lookaside.create(static_cast<std::uint32_t>(frames)));
+  QUIRE_TRY(eviction.create(pool.frames(), static_cast<std::uint32_t>(frames)));
+  divide(options.memory);
+  set_max_order(order_of_largest(frames));
   if (options.io_thread) {
     auto io = IoThread::create(
         IoThreadOptions{.depth = options.io_depth, .use_io_uring = options.use_io_uring, .stats = &io_stats});
@@ -65,30 +101,87 @@ Status PageCache::create(const PageCacheOptions& options) {
   return flusher_->start();
 }
 
+Status PageCache::resize(std::size_t memory) {
+  constexpr std::int64_t kPatience = 10'000'000'000;
+  QUIRE_TRY(check_memory(memory));
+  const std::size_t frames = frames_of(memory);
+  if (frames > pool.frames()) {
+    return fail_with(EINVAL, "this cache can be given %zu bytes at most: address space for more was not reserved",
+                     pool.frames() * (kFrameCost + kNodeShare) + kFixedBytes);
+  }
+  MutexLock one(resize_mutex_);
+  divide(memory);
+  // Range operations widen their locks to the largest folio there can be: never more than at first.
+  max_order_.store(std::min(order_of_largest(frames), largest_order_), memory_order_relaxed);
+  eviction.resize(static_cast<std::uint32_t>(frames));
+  progress();  // who waits may find that there is room now
+  const std::int64_t until = clock_ns(CLOCK_MONOTONIC) + kPatience;
+  while (pool.populated_frames() > usable() && clock_ns(CLOCK_MONOTONIC) < until) {
+    const std::uint32_t ticket = frames_queue_.prepare();
+    flusher_->kick();
+    frames_queue_.wait(ticket, kPollNs);
+  }
+  return {};
+}
+
+void PageCache::trim() {
+  for (;;) {
+    const std::uint32_t most = usable(), populated = pool.populated_frames();
+    if (populated <= most) return;
+    const std::uint32_t excess = populated - most;
+    if (pool.withhold(excess) >= excess) return;
+    const std::uint32_t in_use = frames_in_use();
+    if (in_use <= most || reclaim(std::max(in_use - most, kReclaimBatch)) == 0) return;
+  }
+}
+
 std::uint64_t PageCache::max_operation_bytes() const {
-  return std::min<std::uint64_t>(kMaxOperation, memory_ / 4);  // of the memory as given: callers count on it
+  return std::min<std::uint64_t>(kMaxOperation, memory() / 4);  // of the memory as given: callers count on it
 }
 
 // How many retired nodes may wait for a grace period, and how many freed ones are kept.
 std::uint32_t PageCache::spare_nodes() const { return std::clamp<std::uint32_t>(frames() / 8, 16, 512); }
 
-std::int64_t PageCache::metadata_bytes() const {
-  return static_cast<std::int64_t>(pool.touched_frames() * sizeof(Folio)) + nodes.bytes() + nodes.kept_bytes() +
-         stats.memory_bytes() + lookaside.memory_bytes() +
-         static_cast<std::int64_t>(pool.touched_frames() * Eviction::kBytesPerFrame);
+MemoryUse PageCache::memory_use() const {
+  const std::uint64_t touched = pool.touched_frames();
+  return MemoryUse{.arena = std::uint64_t{pool.populated_frames()} * kPageSize,
+                   .descriptors = touched * (sizeof(Folio) + Eviction::kBytesPerFrame) +
+                                  static_cast<std::uint64_t>(lookaside.memory_bytes()),
+                   .index = static_cast<std::uint64_t>(nodes.bytes() + nodes.kept_bytes()),
+                   .files = static_cast<std::uint64_t>(file_bytes_.load(memory_order_relaxed)),
+                   .prefetch = static_cast<std::uint64_t>(prefetch_bytes_.load(memory_order_relaxed)),
+                   .counters = static_cast<std::uint64_t>(stats.memory_bytes())};
 }
 
-std::uint32_t PageCache::take_within_budget(FrameReservation& reservation, std::uint32_t want, unsigned order) {
-  // A sparse file's index costs more than kNodeShare a folio: then fewer frames may be used.
-  const std::size_t index = static_cast<std::size_t>(nodes.bytes() + nodes.kept_bytes());
-  const std::size_t fixed = index + std::max(kFixedBytes, static_cast<std::size_t>(stats.memory_bytes()));
-  const std::size_t quota = memory_ > fixed ? (memory_ - fixed) / kFrameCost : 0;
-  const std::uint32_t in_use = frames() - pool.free_frames();
-  // Progress comes first: a quarter of the frames is always usable, whatever the index costs.
-  const std::uint32_t usable =
-      std::max<std::uint32_t>(frames() / 4, static_cast<std::uint32_t>(std::min<std::size_t>(quota, frames())));
-  if (in_use >= usable) return 0;
-  const std::uint32_t taken = pool.take(reservation, std::min(want, usable - in_use), order);
+std::int64_t PageCache::metadata_bytes() const {
+  const MemoryUse use = memory_use();
+  return static_cast<std::int64_t>(use.descriptors + use.index + use.counters);
+}
+
+// The frames that may be in use just now. A sparse file's index costs more than kNodeShare a folio, ten thousand open
+// files cost something whatever is cached of them, and descriptors stay once they were used: then fewer may be.
+std::uint32_t PageCache::usable() const {
+  const MemoryUse use = memory_use();
+  const std::size_t other =
+      use.index + use.descriptors + std::max<std::size_t>(kFixedBytes, use.files + use.prefetch + use.counters);
+  const std::size_t memory = this->memory();
+  const std::size_t left = memory > other ? memory - other : 0;
+  const std::size_t known = std::size_t{pool.touched_frames()} * kPageSize;  // of these the descriptors are in `other`
+  const std::size_t quota = left <= known ? left / kPageSize : (known / kPageSize) + (left - known) / kFrameCost;
+  // Progress comes first: a quarter of the frames is always usable, whatever the rest costs.
+  return std::max<std::uint32_t>(frames() / 4, static_cast<std::uint32_t>(std::min<std::size_t>(quota, frames())));
+}
+
+// entitled: the first of those who wait, who gets what it wants though the cache has become smaller meanwhile.
+std::uint32_t PageCache::take_within_budget(FrameReservation& reservation, std::uint32_t want, unsigned order,
+                                            bool entitled) {
+  const std::uint32_t most = std::max(usable(), entitled ? want : 0), in_use = frames_in_use();
+  if (in_use >= most) {
+    if (pool.populated_frames() > most) flusher_->kick_background();
+    return 0;
+  }
+  pool.mean_to_use(most);
+  const std::uint32_t taken = pool.take(reservation, std::min(want, most - in_use), order);
   if (pool.prepare_due()) flusher_->kick_background();
   return taken;
 }
@@ -140,25 +233,24 @@ void PageCache::folio_unused(Folio& folio) {
   if (pool.retired_frames() >= kReclaimBatch) frames_queue_.wake_all();
 }
 
-bool PageCache::try_reserve(FrameReservation& reservation, std::uint32_t want, unsigned order) {
+bool PageCache::try_reserve(FrameReservation& reservation, std::uint32_t want, unsigned order, bool entitled) {
   for (int attempt = 0; attempt < 3; ++attempt) {
-    take_within_budget(reservation, want - reservation.count(), order);
+    take_within_budget(reservation, want - reservation.count(), order, entitled);
     if (reservation.count() == want) return true;
     if (pool.retired_frames() != 0 && pool.collect_retired() != 0) continue;
     if (reclaim(std::max(want - reservation.count(), kReclaimBatch / 2)) == 0) break;
   }
-  take_within_budget(reservation, want - reservation.count(), order);
+  take_within_budget(reservation, want - reservation.count(), order, entitled);
   return reservation.count() == want;
 }
 
 void PageCache::reserve(FrameReservation& reservation, std::uint32_t want, unsigned order) {
-  DCHECK(want <= frames() / 2);
   if (reservation.count() >= want) return;
   if (try_reserve(reservation, want, order)) return;
   reservation.release();  // whoever waits holds nothing, but for the head of the queue
   RangeGuard turn(turn_);
   turn.acquire(0, 0, 0);
-  while (!try_reserve(reservation, want, order)) {
+  while (!try_reserve(reservation, want, order, true)) {
     stats.count(Counter::reservation_waits);
     const std::uint32_t ticket = frames_queue_.prepare();
     flusher_->kick();

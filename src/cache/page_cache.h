@@ -1,5 +1,5 @@
 // The cache that all mappings of one quire::Cache share: frames, eviction, counters, the dirty limit and the flusher.
-// Guarantees: D1 (the hard dirty limit), M1.
+// Guarantees: M1.
 //
 // Memory comes before locks: `reserve` may wait and is called with nothing held. Its waiters hold no frames but for
 // one, the head of a FIFO, so no set of waiters can hold what the others wait for. Writers' reservations and unstable
@@ -7,6 +7,7 @@
 // always be reclaimed for readers, who hold no frames while they wait for more.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -32,10 +33,22 @@ struct Mapping;
 class Flusher;
 
 struct PageCacheOptions {
-  std::size_t memory = 0;   // bytes, everything included
-  unsigned io_depth = 128;  // of the asynchronous ring
+  std::size_t memory = 0;      // bytes, everything included
+  std::size_t max_memory = 0;  // what resize() may give it; less than memory: no more than that
+  unsigned io_depth = 128;     // of the asynchronous ring
   bool use_io_uring = true;
   bool io_thread = true;  // false: no backing asks for it
+};
+
+// Where the memory of a cache is, in bytes.
+struct MemoryUse {
+  std::uint64_t arena;        // frames that have memory, in use or not
+  std::uint64_t descriptors;  // of frames: descriptors, the policy's entries, the lookaside
+  std::uint64_t index;        // nodes, those kept for the next included
+  std::uint64_t files;        // inodes, mappings, handles
+  std::uint64_t prefetch;     // windows in flight, the frames aside
+  std::uint64_t counters;
+  std::uint64_t sum() const { return arena + descriptors + index + files + prefetch + counters; }
 };
 
 class PageCache {
@@ -49,12 +62,21 @@ class PageCache {
   PageCache& operator=(const PageCache&) = delete;
   Status create(const PageCacheOptions& options);
 
+  // Gives the cache another size, beside everything else that it does. Growing takes effect at once. Shrinking waits,
+  // for some seconds at most, until as much was reclaimed, written back where need be, and given back to the host; what
+  // is in use longer follows as it can. EINVAL: too small to work, or more than max_memory.
+  Status resize(std::size_t memory);
+  // On the flusher's thread: gives memory back to the host while the cache holds more than it may.
+  void trim();
+
   // Fills the reservation up to `want` frames: free ones, else reclaimed, else waits for writeback and other users.
   // No lock may be held. want <= frames() / 2. order: of the largest blocks wanted; smaller ones come where those are
   // not to be had.
   void reserve(FrameReservation& reservation, std::uint32_t want, unsigned order = 0);
   // The same without waiting for anybody (reclaim only tries locks); returns whether it got them all.
-  bool try_reserve(FrameReservation& reservation, std::uint32_t want, unsigned order = 0);
+  bool try_reserve(FrameReservation& reservation, std::uint32_t want, unsigned order = 0) {
+    return try_reserve(reservation, want, order, false);
+  }
   // For a reader that holds its range lock and no frame: at least one, at most `want`.
   void reserve_for_read(FrameReservation& reservation, std::uint32_t want, unsigned order = 0);
 
@@ -70,17 +92,27 @@ class PageCache {
     dirty.progress();
   }
 
-  std::uint32_t frames() const { return pool.frames(); }
+  std::uint32_t frames() const { return frames_.load(memory_order_relaxed); }  // that the memory makes; see usable()
   // Of folios: no folio is more than a small part of the cache.
-  unsigned max_order() const { return max_order_; }
-  void set_max_order(unsigned order) { max_order_ = order; }  // for tests, before there are mappings
+  unsigned max_order() const { return max_order_.load(memory_order_relaxed); }
+  void set_max_order(unsigned order) {  // for tests, before there are mappings
+    max_order_.store(order, memory_order_relaxed);
+    largest_order_ = order;
+  }
   // No folio lies on both sides of a multiple of this. Bytes.
   std::uint64_t folio_alignment() const {
-    return has_defect(Defect::range_operation_locks_pages_only) ? kPageSize : std::uint64_t{kPageSize} << max_order_;
+    return has_defect(Defect::range_operation_locks_pages_only) ? kPageSize
+                                                                : std::uint64_t{kPageSize} << largest_order_;
   }
   std::uint64_t max_operation_bytes() const;  // R1: min(16 MiB, a quarter of the memory)
-  std::size_t memory() const { return memory_; }
+  std::size_t memory() const { return memory_.load(memory_order_relaxed); }
   std::int64_t metadata_bytes() const;
+  MemoryUse memory_use() const;
+  std::uint32_t free_frames() const { return frames() - std::min(frames(), frames_in_use()); }
+  std::uint32_t usable() const;  // frames, less what else costs memory
+  // What is not in folios, descriptors or the index, but the cache's all the same: by who makes and frees it.
+  void charge_files(std::int64_t bytes) { file_bytes_.fetch_add(bytes, memory_order_relaxed); }
+  void charge_prefetch(std::int64_t bytes) { prefetch_bytes_.fetch_add(bytes, memory_order_relaxed); }
   std::uint64_t resident_pages() const { return resident_.load(memory_order_relaxed); }
   std::uint64_t resident_folios() const { return eviction.size(); }
   Flusher& flusher() { return *flusher_; }
@@ -101,14 +133,21 @@ class PageCache {
   Atomic<bool> forked;           // this is a child of the process that made the cache: every call fails
 
  private:
-  std::uint32_t take_within_budget(FrameReservation& reservation, std::uint32_t want, unsigned order);
+  bool try_reserve(FrameReservation& reservation, std::uint32_t want, unsigned order, bool entitled);
+  std::uint32_t take_within_budget(FrameReservation& reservation, std::uint32_t want, unsigned order, bool entitled);
   std::uint32_t reclaim(std::uint32_t want);
   std::uint32_t give_up(const Victim& victim);
   void folio_unused(Folio& folio);
   std::uint32_t spare_nodes() const;
+  std::uint32_t frames_in_use() const { return pool.frames() - pool.free_frames() - pool.withheld(); }
+  void divide(std::size_t memory);
 
-  std::size_t memory_ = 0;
-  unsigned max_order_ = 0;
+  Atomic<std::size_t> memory_;
+  Atomic<std::uint32_t> frames_;
+  Atomic<unsigned> max_order_;
+  unsigned largest_order_ = 0;  // that max_order_ ever has: what range operations reckon with
+  Mutex resize_mutex_;          // one resize at a time
+  Atomic<std::int64_t> file_bytes_, prefetch_bytes_;
   Atomic<std::uint64_t> resident_;  // pages
   WaitQueue frames_queue_;
   RangeLock turn_;  // FIFO of those who wait for frames; only its holder accumulates

@@ -69,7 +69,8 @@ void drop_behind_read(OpenFile& file, std::uint64_t offset, std::uint64_t end) {
   Mapping& mapping = file.inode->mapping;
   if (end >= mapping.size.load(memory_order_acquire)) end = round_up(end, kPageSize);
   const std::uint64_t after = end >> kPageShift;  // a page that is read in part is read on
-  if (offset >> kPageShift < after) drop_finished(mapping, offset >> kPageShift, after - 1, is_alone(file));
+  if (offset >> kPageShift >= after) return;
+  static_cast<void>(drop_finished(mapping, offset >> kPageShift, after - 1, is_alone(file)));
 }
 
 void drop_behind_write(OpenFile& file, ByteRange bytes) {

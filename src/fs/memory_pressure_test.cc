@@ -19,7 +19,7 @@ constexpr std::int64_t kMicrosecond = 1000;
 
 // Frames and metadata in use, as M1 counts them.
 std::uint64_t memory_in_use(PageCache& cache) {
-  return std::uint64_t{cache.frames() - cache.pool.free_frames()} * kPageSize +
+  return std::uint64_t{cache.frames() - cache.free_frames()} * kPageSize +
          static_cast<std::uint64_t>(cache.metadata_bytes());
 }
 
