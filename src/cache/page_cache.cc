@@ -57,8 +57,8 @@ Status PageCache::create(const PageCacheOptions& options) {
   ahead.set_limit(static_cast<std::uint32_t>(frames / 4));
   while (max_order_ < kMaxOrder && (std::size_t{kLargestShare} << (max_order_ + 1)) <= frames) ++max_order_;
   if (options.io_thread) {
-    auto io = IoThread::create(
-        IoThreadOptions{.depth = options.io_depth, .use_io_uring = options.use_io_uring, .stats = &io_stats});
+    auto io = IoThread::create(IoThreadOptions{
+        .depth = options.io_depth, .use_io_uring = options.use_io_uring, .stats = &io_stats, .arena = pool.arena()});
     if (!io.ok()) return fail(io.errnum());
     io_thread = io.take();
   }

@@ -14,9 +14,10 @@
 namespace quire {
 namespace {
 
-// Whether rings of this thread should pin so much. What the rings of a user pin counts against RLIMIT_MEMLOCK, and
-// since Linux 6.14 the rings themselves do, so a cache that took it all would keep this user's other threads and
-// programs from making any. A part of the arena is not worth that either: below twice its size, nothing is registered.
+// Whether rings of this thread should pin so much. What the rings of a user pin counts against RLIMIT_MEMLOCK, and on
+// recent kernels (6.18 does) the rings themselves do, so a cache that took it all would keep this user's other threads
+// and programs from making any. A part of the arena is not worth that either: below twice its size, nothing is
+// registered. (In a user namespace the capability says too much, and the kernel refuses from some chunk on.)
 bool may_pin(std::size_t bytes) {
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
   __user_cap_data_struct capabilities[_LINUX_CAPABILITY_U32S_3]{};
