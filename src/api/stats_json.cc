@@ -50,6 +50,9 @@ std::string CacheImpl::stats_json() {
   j["direct_fallbacks"] = IoStats::get(io.direct_fallbacks);
   j["engine_fallbacks"] = IoStats::get(io.engine_fallbacks);
   j["ring_setups"] = IoStats::get(io.ring_setups);
+  j["fixed_requests"] = IoStats::get(io.fixed_requests);
+  j["buffer_fallbacks"] = IoStats::get(io.buffer_fallbacks);
+  j["registered_bytes"] = IoStats::get(io.registered_bytes);
   return j.dump();
 }
 

@@ -104,6 +104,13 @@ TEST(Options, EnginesAreCounted) {
       << "used, or refused and counted";
   const auto plain = counts_with(QUIRE_NO_IO_URING);
   EXPECT_EQ(plain.at("ring_setups"), 0);
+  const auto registered_or_not = [](const auto& stats) {
+    return stats.at("fixed_requests").template get<int>() + stats.at("buffer_fallbacks").template get<int>();
+  };
+  if (ring.at("engine_fallbacks") == 0) {
+    EXPECT_GE(registered_or_not(ring), 1);
+  }
+  EXPECT_EQ(registered_or_not(plain), 0);
   const auto buffered = counts_with(QUIRE_NO_DIRECT);
   EXPECT_GE(buffered.at("direct_fallbacks"), 1);
   Fd direct(dir / "file", O_RDONLY | O_DIRECT);
@@ -113,6 +120,19 @@ TEST(Options, EnginesAreCounted) {
   } else {
     EXPECT_GE(ring.at("direct_fallbacks"), 1);
   }
+}
+
+// However large the cache: pinned is what was read into, in steps of a huge page.
+TEST(StatsJson, M1_PinsNoMoreThanIsUsed) {
+  const TempDir dir;
+  host_write(dir / "file", named_bytes(1, 0, 3 * kMiB));
+  const CachePtr cache = make_cache(512 * kMiB);
+  FilePtr file = open_file(cache, dir / "file", O_RDONLY);
+  EXPECT_EQ(stats_of(cache.get()).at("registered_bytes"), 0);
+  for (std::size_t at = 0; at < 3 * kMiB; at += 65536) {
+    ASSERT_TRUE(same_bytes(read_all(file, 65536, static_cast<off_t>(at)), named_bytes(1, at, 65536)));
+  }
+  EXPECT_LE(stats_of(cache.get()).at("registered_bytes").get<std::uint64_t>(), 6 * kMiB);
 }
 
 }  // namespace

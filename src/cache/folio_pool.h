@@ -107,6 +107,9 @@ class FolioPool {
     return reinterpret_cast<const char*>(reinterpret_cast<std::uintptr_t>(arena_) - kPageSize);
   }
 
+  // All of it, most of which may be untouched yet.
+  std::span<char> arena() const { return {static_cast<char*>(arena_), std::size_t{frames_} * kPageSize}; }
+
   Folio& folio(std::uint32_t id) { return folios_[id]; }
   std::uint32_t id(const Folio& folio) const { return static_cast<std::uint32_t>(&folio - folios_); }
   std::uint32_t frames() const { return frames_; }  // as created

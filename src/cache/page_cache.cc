@@ -92,8 +92,8 @@ Status PageCache::create(const PageCacheOptions& options) {
   divide(options.memory);
   set_max_order(order_of_largest(frames));
   if (options.io_thread) {
-    auto io = IoThread::create(
-        IoThreadOptions{.depth = options.io_depth, .use_io_uring = options.use_io_uring, .stats = &io_stats});
+    auto io = IoThread::create(IoThreadOptions{
+        .depth = options.io_depth, .use_io_uring = options.use_io_uring, .stats = &io_stats, .arena = pool.arena()});
     if (!io.ok()) return fail(io.errnum());
     io_thread = io.take();
   }

@@ -19,6 +19,15 @@ Request* const kAsleep = &asleep_marker;
 
 }  // namespace
 
+// On the stack of who waits for it.
+struct IoThread::Withdrawal {
+  Request request;
+  IoThread* io;
+  const void* address;
+  std::size_t bytes;
+  Atomic<bool> ended;
+};
+
 Result<std::unique_ptr<IoThread>> IoThread::create(const IoThreadOptions& options) {
   CHECK(options.depth > 0);
   CHECK(options.stats != nullptr);
@@ -60,10 +69,40 @@ void IoThread::submit(Request* newest, Request* oldest) {
   if (head == kAsleep) wake_up();  // the requests may be done and gone by now
 }
 
+void IoThread::withdraw(const void* address, std::size_t bytes) {
+  fixed_.withdraw(address, bytes);
+  if (device_in_forked_child()) return;
+  Withdrawal withdrawal;
+  withdrawal.io = this;
+  withdrawal.address = address;
+  withdrawal.bytes = bytes;
+  withdrawal.request.done = &withdrawn;
+  withdrawal.request.context = &withdrawal;
+  submit(&withdrawal.request, &withdrawal.request);
+  for (;;) {
+    const std::uint32_t ticket = withdrawal_ended_.prepare();
+    if (withdrawal.ended.load(memory_order_acquire)) {  // pairs with withdrawn()
+      withdrawal_ended_.cancel();
+      return;
+    }
+    withdrawal_ended_.wait(ticket);
+  }
+}
+
+void IoThread::withdrawn(Request& request) {
+  auto& withdrawal = *static_cast<Withdrawal*>(request.context);
+  IoThread& io = *withdrawal.io;
+  // Release: who then punches does so after the drop. From here on the withdrawal may be gone.
+  withdrawal.ended.store(true, memory_order_release);
+  io.withdrawal_ended_.wake_all();
+}
+
 void IoThread::run() {
   if (options_.use_io_uring && ring_.open(options_.depth + 1) == 0) {
     IoStats::add(options_.stats->ring_setups);
+    fixed_.open(ring_);
     loop_with_ring();
+    fixed_.close(ring_);
     ring_.close();  // by the thread that made it
   } else {
     if (options_.use_io_uring) IoStats::add(options_.stats->engine_fallbacks);
@@ -102,6 +141,7 @@ void IoThread::loop_with_ring() {
     take();
     const bool stopping = stopping_.load(memory_order_acquire);
     start_pending();
+    if (withdrawals_ != nullptr) end_withdrawals();
     if (in_flight_ == 0 && pending_ == nullptr) {
       // Idle: the thread sleeps in the eventfd itself, outside io_uring_enter, which some tools run all threads behind.
       if (armed_) {
@@ -127,13 +167,35 @@ void IoThread::start_pending() {
   while (pending_ != nullptr && in_flight_ < options_.depth) {
     Request* const request = pending_;
     pending_ = request->next;
+    if (request->done == &withdrawn) {
+      request->next = withdrawals_;
+      withdrawals_ = request;
+      continue;
+    }
     if (transfer_is_done(*request) || !transfer_target(*request).use_io_uring) {
       plain_run(*request);
       request->done(*request);
       continue;
     }
-    ring_.prepare(transfer_step(*request), request);
+    prepare(*request);
     ++in_flight_;
+  }
+}
+
+void IoThread::prepare(Request& request) {
+  TransferStep step = transfer_step(request);
+  if (!transfer_fixed_refused(request)) transfer_note_fixed(request, fixed_.aim(ring_, step));
+  ring_.prepare(step, &request);
+}
+
+void IoThread::end_withdrawals() {
+  while (!ring_.all_submitted()) ring_.submit_and_wait(0);  // entries that name what is to be dropped
+  while (withdrawals_ != nullptr) {
+    Request* const request = withdrawals_;
+    withdrawals_ = request->next;
+    const auto& withdrawal = *static_cast<Withdrawal*>(request->context);
+    fixed_.drop(ring_, withdrawal.address, withdrawal.bytes);
+    withdrawn(*request);
   }
 }
 
@@ -145,7 +207,7 @@ void IoThread::completed(void* tag, int rc) {
   auto* const request = static_cast<Request*>(tag);
   const TransferState after = transfer_stepped(*request, rc);
   if (after == TransferState::again) {
-    ring_.prepare(transfer_step(*request), request);  // takes the place it had
+    prepare(*request);  // takes the place it had
     return;
   }
   --in_flight_;
@@ -168,7 +230,7 @@ void IoThread::loop_plain() {
     while (pending_ != nullptr) {
       Request* const request = pending_;
       pending_ = request->next;
-      plain_run(*request);
+      if (request->done != &withdrawn) plain_run(*request);
       request->done(*request);
     }
   }

@@ -16,6 +16,10 @@ constexpr unsigned kSetupFlags[] = {
     0,
 };
 
+// Linux 6.15: one buffer's pieces, listed by an iovec array.
+constexpr int kReadvFixed = 60;
+constexpr int kWritevFixed = 61;
+
 }  // namespace
 
 int Ring::open(unsigned entries) {
@@ -44,13 +48,39 @@ void Ring::close() {
   io_uring_queue_exit(&ring_);
 }
 
+int Ring::make_buffer_table(unsigned slots) { return -io_uring_register_buffers_sparse(&ring_, slots); }
+
+void Ring::drop_buffer_table() { io_uring_unregister_buffers(&ring_); }
+
+int Ring::set_buffer(unsigned slot, void* address, std::size_t bytes) {
+  const iovec buffer{address, bytes};
+  const __u64 no_tag = 0;
+  const int rc = io_uring_register_buffers_update_tag(&ring_, slot, &buffer, &no_tag, 1);
+  return rc == 1 ? 0 : rc < 0 ? -rc : EAGAIN;
+}
+
+bool Ring::has_vectored_fixed() {
+  io_uring_probe* const probe = io_uring_get_probe_ring(&ring_);
+  if (probe == nullptr) return false;
+  const bool has =
+      io_uring_opcode_supported(probe, kReadvFixed) != 0 && io_uring_opcode_supported(probe, kWritevFixed) != 0;
+  io_uring_free_probe(probe);
+  return has;
+}
+
 void Ring::prepare(const TransferStep& step, void* tag) {
   io_uring_sqe* sqe = io_uring_get_sqe(&ring_);
   CHECK(sqe != nullptr);
   const bool read = step.op == IoOp::read;
-  const int opcode =
-      step.vectored ? (read ? IORING_OP_READV : IORING_OP_WRITEV) : (read ? IORING_OP_READ : IORING_OP_WRITE);
+  int opcode;
+  if (step.buffer >= 0) {
+    opcode =
+        step.vectored ? (read ? kReadvFixed : kWritevFixed) : (read ? IORING_OP_READ_FIXED : IORING_OP_WRITE_FIXED);
+  } else {
+    opcode = step.vectored ? (read ? IORING_OP_READV : IORING_OP_WRITEV) : (read ? IORING_OP_READ : IORING_OP_WRITE);
+  }
   io_uring_prep_rw(opcode, sqe, step.fd, step.address, step.length, step.offset);
+  if (step.buffer >= 0) sqe->buf_index = static_cast<std::uint16_t>(step.buffer);
   io_uring_sqe_set_data(sqe, tag);
 }
 

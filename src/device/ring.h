@@ -23,6 +23,17 @@ class Ring {
   void close();
   bool is_open() const { return guarded_.fd() >= 0; }
 
+  // A table of `slots` for fixed buffers, all empty. 0, or the errno of a kernel that has none (before 5.19) or no
+  // memory.
+  int make_buffer_table(unsigned slots);
+  // With nothing in flight: what was pinned is free when this returns, not some time after close().
+  void drop_buffer_table();
+  // Entries submitted from now on that name `slot` mean this buffer (none for 0 bytes); those in flight keep theirs.
+  // Pins the buffer. 0 or an errno: ENOMEM (also past RLIMIT_MEMLOCK), EFAULT, ...
+  int set_buffer(unsigned slot, void* address, std::size_t bytes);
+  bool has_vectored_fixed();  // 6.15
+  bool all_submitted() const { return io_uring_sq_ready(&ring_) == 0; }
+
   // Adds an entry. The caller keeps what is in flight within `entries`, so there is always room.
   void prepare(const TransferStep& step, void* tag);
 

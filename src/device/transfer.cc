@@ -17,7 +17,9 @@ namespace {
 enum Field : unsigned { kMoved, kIndexAndFlags, kWithin, kTarget };
 constexpr std::uint64_t kDirect = std::uint64_t{1} << 63;  // in kIndexAndFlags, above the index of the current buffer
 constexpr std::uint64_t kFinished = std::uint64_t{1} << 62;
-constexpr std::uint64_t kIndexMask = kFinished - 1;
+constexpr std::uint64_t kFixed = std::uint64_t{1} << 61;         // a step went through a registered buffer
+constexpr std::uint64_t kFixedRefused = std::uint64_t{1} << 60;  // from here on none does
+constexpr std::uint64_t kIndexMask = kFixedRefused - 1;
 constexpr std::size_t kMaxStepBytes = std::size_t{1} << 30;  // the kernel stops a transfer short of 2 GiB anyway
 
 std::uint64_t index_of(const Request& request) { return request.private_[kIndexAndFlags] & kIndexMask; }
@@ -58,6 +60,12 @@ TransferState finish(Request& request, std::int64_t result) {
   } else {
     IoStats::add(read ? stats.read_bytes : stats.write_bytes, static_cast<std::uint64_t>(result));
   }
+  const std::uint64_t flags = request.private_[kIndexAndFlags];
+  if ((flags & kFixedRefused) != 0) {
+    IoStats::add(stats.buffer_fallbacks);
+  } else if ((flags & kFixed) != 0) {
+    IoStats::add(stats.fixed_requests);
+  }
   request.result = result;
   request.private_[kIndexAndFlags] |= kFinished;
   return TransferState::done;
@@ -81,6 +89,13 @@ std::int64_t call(const TransferStep& step) {
 const FileTarget& transfer_target(const Request& request) {
   return *reinterpret_cast<const FileTarget*>(request.private_[kTarget]);
 }
+
+void transfer_note_fixed(Request& request, FixedUse use) {
+  if (use == FixedUse::fixed) request.private_[kIndexAndFlags] |= kFixed;
+  if (use == FixedUse::refused) request.private_[kIndexAndFlags] |= kFixedRefused;
+}
+
+bool transfer_fixed_refused(const Request& request) { return (request.private_[kIndexAndFlags] & kFixedRefused) != 0; }
 
 bool transfer_is_done(const Request& request) { return (request.private_[kIndexAndFlags] & kFinished) != 0; }
 
@@ -126,6 +141,11 @@ TransferState transfer_stepped(Request& request, std::int64_t rc) {
   if (rc < 0) {
     if (rc == -EINTR) return TransferState::again;
     if (rc == -EAGAIN) return TransferState::again_plain;  // a non-blocking descriptor; a system call waits
+    const std::uint64_t flags = request.private_[kIndexAndFlags];
+    if ((rc == -EFAULT || rc == -EOPNOTSUPP) && (flags & (kFixed | kFixedRefused)) == kFixed) {
+      request.private_[kIndexAndFlags] |= kFixedRefused;  // a file that takes no registered buffers
+      return TransferState::again;
+    }
     if (rc != -EINVAL || !direct) return finish(request, rc);
     request.private_[kIndexAndFlags] &= ~kDirect;
     IoStats::add(transfer_target(request).stats->direct_fallbacks);

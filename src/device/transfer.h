@@ -30,7 +30,11 @@ struct TransferStep {
   const void* address;
   unsigned length;
   std::uint64_t offset;  // in the file
+  int buffer = -1;       // the ring's registered buffer that all of it lies in
 };
+
+// Whether a step goes through a registered buffer: its bytes are not in the arena; it does; they are, and it cannot.
+enum class FixedUse : std::uint8_t { elsewhere, fixed, refused };
 
 enum class TransferState : std::uint8_t { again, again_plain, done };
 
@@ -38,10 +42,13 @@ enum class TransferState : std::uint8_t { again, again_plain, done };
 TransferState transfer_begin(Request& request, const FileTarget& target);
 TransferStep transfer_step(const Request& request);
 // rc: what the step returned, a count or -errno. Continues short transfers; an EINVAL under O_DIRECT goes on through
-// the host's cache, and is counted.
+// the host's cache, and is counted; a refusal of a registered buffer goes on without.
 TransferState transfer_stepped(Request& request, std::int64_t rc);
 
 const FileTarget& transfer_target(const Request& request);
+// For the engine with registered buffers: says so of the next step. The request is counted by it at its end.
+void transfer_note_fixed(Request& request, FixedUse use);
+bool transfer_fixed_refused(const Request& request);  // stays so to its end
 bool transfer_is_done(const Request& request);
 bool transfer_is_direct(const Request& request);  // the next step goes through direct_fd
 
