@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <new>
 
@@ -18,6 +19,7 @@ namespace quire {
 namespace {
 
 constexpr std::size_t kMaxIdleFiles = 256;
+constexpr std::size_t kGrowsTo = 64;  // times the memory it was made with; address space and a little more a time
 
 std::uint64_t next_inode_id() {
   static Atomic<std::uint64_t> last;
@@ -60,9 +62,10 @@ Result<std::unique_ptr<CacheImpl>> CacheImpl::create(const CacheOptions& options
   std::unique_ptr<CacheImpl> impl(new (std::nothrow) CacheImpl(options));
   if (impl == nullptr) return fail(ENOMEM);
   PageCacheOptions cache_options;
-  cache_options.max_memory =
+  const std::size_t machine =
       static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-  cache_options.memory = options.memory != 0 ? options.memory : cache_options.max_memory / 4;
+  cache_options.memory = options.memory != 0 ? options.memory : machine / 4;
+  cache_options.max_memory = std::min(machine, cache_options.memory * kGrowsTo);
   if (options.io_depth != 0) cache_options.io_depth = options.io_depth;
   cache_options.use_io_uring = options.use_io_uring;
   QUIRE_TRY(impl->cache_.create(cache_options));

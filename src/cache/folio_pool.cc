@@ -11,6 +11,7 @@
 
 #include "base/defect.h"
 #include "base/error.h"
+#include "device/io_thread.h"
 #include "sync/rcu.h"
 
 namespace quire {
@@ -206,6 +207,7 @@ std::uint32_t FolioPool::take_block_locked(unsigned order, std::uint32_t prepare
   const std::uint32_t room = meant > populated ? meant - populated : 0;
   if (Folio* block = size <= room ? withheld_.take(order) : nullptr) {
     withheld_count_.store(withheld_.count(), memory_order_relaxed);
+    if (io_thread_ != nullptr) io_thread_->offer(block->bytes(), block->size_bytes());
     add_free(size);  // as if it had been: the caller counts what it takes
     return id(*block);
   }
@@ -296,7 +298,9 @@ std::uint32_t FolioPool::withhold(std::uint32_t want) {
   while (blocks.count() != 0) {
     Folio& block = *blocks.take(blocks.max_order());
     const auto frames = static_cast<std::uint32_t>(block.pages());
+    if (io_thread_ != nullptr) io_thread_->withdraw(block.bytes(), block.size_bytes());
     if (madvise(block.bytes(), block.size_bytes(), MADV_REMOVE) != 0) {
+      if (io_thread_ != nullptr) io_thread_->offer(block.bytes(), block.size_bytes());
       blocks.put(block);  // and back with the rest
       break;
     }

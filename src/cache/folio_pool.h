@@ -19,6 +19,7 @@
 namespace quire {
 
 class FolioPool;
+class IoThread;
 extern LockClass folio_pool_lock_class;
 extern LockClass prepare_lock_class;
 
@@ -84,6 +85,8 @@ class FolioPool {
   // better not split. They are taken again only where no other frame that was used before is free, and get new memory
   // then. Returns how many.
   std::uint32_t withhold(std::uint32_t want);
+  // Whose ring has the arena registered: it is told before memory goes and before it is used again. Null: nobody's.
+  void registered_with(IoThread* io_thread) { io_thread_ = io_thread; }
   std::uint32_t withheld() const { return withheld_count_.load(memory_order_relaxed); }
   // Frames that have memory, as far as is known here: used once and not withheld, or made ready.
   std::uint32_t populated_frames() const {
@@ -144,6 +147,7 @@ class FolioPool {
   Atomic<std::uint32_t> huge_frames_;          // written under prepare_mutex_
   Atomic<std::uint32_t> huge_end_;             // no frame from here on was made ready in a huge page; the same
   Atomic<std::uint32_t> meant_;                // frames that may have memory
+  IoThread* io_thread_ = nullptr;              // set before there are readers
   FrameReservation withheld_{*this};           // under mutex_; its blocks have no memory
   Atomic<std::uint32_t> withheld_count_;       // written under mutex_
   Atomic<std::uint32_t> retired_head_{kNone};  // a stack; taken whole

@@ -39,6 +39,7 @@ PageCache::PageCache()
 
 PageCache::~PageCache() {
   flusher_.reset();
+  pool.registered_with(nullptr);
   io_thread.reset();
   if (pool.frames() != 0) pool.collect_retired();
   rcu_synchronize();  // index nodes go back to their store
@@ -96,6 +97,7 @@ Status PageCache::create(const PageCacheOptions& options) {
         .depth = options.io_depth, .use_io_uring = options.use_io_uring, .stats = &io_stats, .arena = pool.arena()});
     if (!io.ok()) return fail(io.errnum());
     io_thread = io.take();
+    pool.registered_with(io_thread.get());
   }
   flusher_ = std::make_unique<Flusher>(*this);
   return flusher_->start();
