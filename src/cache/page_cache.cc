@@ -166,7 +166,8 @@ std::uint32_t PageCache::usable() const {
   const MemoryUse use = memory_use();
   const std::size_t other =
       use.index + use.descriptors + std::max<std::size_t>(kFixedBytes, use.files + use.prefetch + use.counters);
-  const std::size_t memory = this->memory();
+  // A little is left for what comes between one look and the next.
+  const std::size_t memory = this->memory() - round_down(this->memory() / 512, kPageSize);
   const std::size_t left = memory > other ? memory - other : 0;
   const std::size_t known = std::size_t{pool.touched_frames()} * kPageSize;  // of these the descriptors are in `other`
   const std::size_t quota = left <= known ? left / kPageSize : (known / kPageSize) + (left - known) / kFrameCost;
