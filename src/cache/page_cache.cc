@@ -84,10 +84,11 @@ std::uint32_t PageCache::take_within_budget(FrameReservation& reservation, std::
   const std::size_t index = static_cast<std::size_t>(nodes.bytes() + nodes.kept_bytes());
   const std::size_t fixed = index + std::max(kFixedBytes, static_cast<std::size_t>(stats.memory_bytes()));
   const std::size_t quota = memory_ > fixed ? (memory_ - fixed) / kFrameCost : 0;
-  const std::uint32_t in_use = frames() - pool.free_frames();
   // Progress comes first: a quarter of the frames is always usable, whatever the index costs.
   const std::uint32_t usable =
       std::max<std::uint32_t>(frames() / 4, static_cast<std::uint32_t>(std::min<std::size_t>(quota, frames())));
+  std::uint32_t in_use = frames() - pool.free_outside_fronts();
+  if (in_use + want > usable) in_use = frames() - pool.free_frames();  // threads' fronts as well
   if (in_use >= usable) return 0;
   const std::uint32_t taken = pool.take(reservation, std::min(want, usable - in_use), order);
   if (pool.prepare_due()) flusher_->kick_background();
