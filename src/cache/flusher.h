@@ -36,6 +36,7 @@ class Flusher {
   void run();
   bool visit_next(bool everything, bool waited_for, std::uint64_t* left);
   void round(bool everything, bool waited_for);
+  void rebuild_blocks();
   void unlink_locked(Mapping& mapping) REQUIRES(mutex_);
   void link_last_locked(Mapping& mapping) REQUIRES(mutex_);
 
@@ -50,6 +51,7 @@ class Flusher {
   Atomic<std::uint32_t> kicks_;  // waiters' requests not yet taken up
   Atomic<bool> background_kicked_;
   Atomic<std::uint64_t> failing_folios_;
+  std::int64_t rebuild_after_ns_ = 0;  // the thread's own
   Atomic<bool> stop_;
 };
 

@@ -262,6 +262,24 @@ std::uint32_t FolioPool::take_prepared(FrameReservation& reservation, std::uint3
   return taken;
 }
 
+void FolioPool::take_free_of(FrameReservation& reservation, std::uint32_t first, unsigned order) {
+  const std::uint32_t end = first + (1u << order);
+  const std::uint32_t before = reservation.count();
+  MutexLock lock(mutex_);
+  for (std::uint32_t id = first; id < end;) {
+    Folio& folio = folios_[id];
+    const std::uint32_t size = folio.has(kFree) ? 1u << folio.order.load(memory_order_relaxed) : 1;
+    if (size > end - id) break;  // a free block that is larger
+    if (folio.has(kFree)) {
+      free_.take_at(id);
+      reservation.put(folio);
+    }
+    id += size;
+  }
+  const std::uint32_t taken = reservation.count() - before;
+  free_count_.store(free_count_.load(memory_order_relaxed) - taken, memory_order_relaxed);
+}
+
 bool FolioPool::give_to_front(FrameReservation& reservation) {
   const std::uint32_t count = reservation.count();
   if (reservation.max_order() != 0 || count > FrameFront::kBatch) return false;

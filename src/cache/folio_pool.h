@@ -68,6 +68,8 @@ class FolioPool {
   void give_back(FrameReservation& reservation);
   // All of them become free blocks, merged with their neighbours.
   void free_blocks(FrameReservation& reservation);
+  // Adds all free blocks inside the block of 2^order frames that begins at `first`, to keep them from others.
+  void take_free_of(FrameReservation& reservation, std::uint32_t first, unsigned order);
   // What lies in fronts becomes free blocks. Returns the number of frames.
   std::uint32_t drain_fronts();
   // The last reference to a removed folio is gone: free after a grace period. Never waits; any thread, any lock.

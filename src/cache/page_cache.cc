@@ -92,7 +92,14 @@ std::uint32_t PageCache::take_within_budget(FrameReservation& reservation, std::
   if (in_use >= usable) return 0;
   const std::uint32_t taken = pool.take(reservation, std::min(want, usable - in_use), order);
   if (pool.prepare_due()) flusher_->kick_background();
+  if (order != 0 && (taken >> order) != 0 && reservation.max_order() < order) note_order_miss(order);
   return taken;
+}
+
+// Frames enough, but not together: the flusher moves folios until they are.
+void PageCache::note_order_miss(unsigned order) {
+  stats.count(Counter::order_misses);
+  if (wanted_order.exchange(order, memory_order_relaxed) == 0) flusher_->kick_background();
 }
 
 std::uint32_t PageCache::reclaim(std::uint32_t want) {
