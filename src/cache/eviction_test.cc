@@ -177,41 +177,6 @@ TEST(Eviction, RandomOperationsKeepEveryInvariant) {
   }
 }
 
-// One cache whose folios change frames beside one whose do not: the same pages go, in the same order.
-TEST(Eviction, AMovedFolioKeepsItsPlace) {
-  constexpr std::uint32_t kFrames = 64, kPages = 48;
-  Eviction still, moving;
-  ASSERT_TRUE(still.create(kFrames).ok());
-  ASSERT_TRUE(moving.create(kFrames).ok());
-  std::vector<std::uint32_t> frame_of(kPages), page_in(kFrames, Eviction::kNone);
-  for (std::uint32_t page = 0; page < kPages; ++page) {
-    still.admit(page, 0);
-    moving.admit(page, 0);
-    page_in[frame_of[page] = page] = page;
-  }
-  Random random(1);
-  for (int i = 0; i < 500; ++i) {
-    const auto page = static_cast<std::uint32_t>(random.below(kPages));
-    const auto to = static_cast<std::uint32_t>(random.below(kFrames));
-    if (page_in[to] != Eviction::kNone) continue;
-    moving.move(frame_of[page], to);
-    page_in[frame_of[page]] = Eviction::kNone;
-    page_in[frame_of[page] = to] = page;
-    moving.check();
-  }
-  TestFrames frames(kFrames);
-  for (std::uint32_t i = 0; i < kPages; ++i) {
-    std::uint32_t scanned = 0;
-    std::uint64_t ghost = 0, other_ghost = 0;
-    const std::uint32_t page = still.evict(frames, kLimit, &scanned, &ghost);
-    const std::uint32_t frame = moving.evict(frames, kLimit, &scanned, &other_ghost);
-    ASSERT_NE(frame, Eviction::kNone);
-    EXPECT_EQ(page_in[frame], page);
-    EXPECT_EQ(ghost, other_ghost);
-  }
-  EXPECT_EQ(moving.frames(), 0U);
-}
-
 TEST(Eviction, EveryFrameIsEvictedOnce) {
   for (const std::uint32_t count : {1U, 2U, 3U, 32U, 500U}) {
     Eviction eviction;

@@ -19,7 +19,7 @@ namespace {
 constexpr std::int64_t kSecond = 1'000'000'000;
 constexpr std::int64_t kExpire = 30 * kSecond;        // dirty for longer is written whether or not memory is short
 constexpr std::int64_t kRetry = kSecond / 10;         // a failing file is tried again no sooner
-constexpr std::int64_t kRebuildPause = kSecond / 20;  // between two searches for blocks to rebuild
+constexpr std::int64_t kRebuildPause = kSecond / 10;  // between two searches for blocks to rebuild
 constexpr std::uint64_t kMinSlice = 256;              // folios written before they are flushed, at least
 
 std::int64_t now_ns() { return clock_ns(CLOCK_MONOTONIC_COARSE); }
@@ -168,7 +168,7 @@ void Flusher::run() {
     if (kicked || background || stop_.load(memory_order_acquire)) {
       queue_.cancel();
     } else {
-      queue_.wait(ticket, kSecond);
+      queue_.wait(ticket, cache_.wanted_order.load(memory_order_relaxed) != 0 ? kRebuildPause : kSecond);
     }
     const bool waited_for = kicks_.exchange(0, memory_order_acquire) != 0;
     background_kicked_.store(false, memory_order_release);

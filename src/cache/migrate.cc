@@ -11,8 +11,11 @@
 namespace quire {
 namespace {
 
-constexpr std::uint32_t kScanFrames = 16 * 1024;  // descriptors looked at in search of one block: 1 MiB of them
-constexpr std::uint32_t kMostBlocks = 8;          // in one call
+constexpr std::uint32_t kSearchBlocks = 64;  // of which the best is taken
+// In one call, at most:
+constexpr std::uint32_t kMostScanned = 64 * 1024;  // descriptors looked at: 4 MiB of them
+constexpr std::uint32_t kMostBlocks = 64;          // rebuilt, with a grace period each
+constexpr std::uint32_t kMostMoved = 2048;         // pages copied
 constexpr std::uint32_t kNone = UINT32_MAX;
 
 // With the lock, an answer; without it, a guess.
@@ -107,14 +110,14 @@ std::uint32_t frames_to_move(FolioPool& pool, std::uint32_t first, unsigned orde
   return used;
 }
 
-// The block that takes the least to empty, of the next kScanFrames frames; kNone where none is at least half empty.
+// The block that takes the least to empty, of the next kSearchBlocks; kNone where none is at least half empty.
 std::uint32_t find_block(PageCache& cache, unsigned order) {
   const std::uint32_t size = 1u << order;
   const std::uint32_t blocks = cache.pool.touched_frames() >> order;
   std::uint32_t best = kNone;
   std::uint32_t least = size / 2 + 1;
   std::uint32_t at = cache.rebuild_hand.load(memory_order_relaxed) >> order;
-  for (std::uint32_t left = std::min(blocks, std::max(1u, kScanFrames >> order)); left != 0; --left, ++at) {
+  for (std::uint32_t left = std::min(blocks, kSearchBlocks); left != 0; --left, ++at) {
     if (at >= blocks) at = 0;
     const std::uint32_t used = frames_to_move(cache.pool, at << order, order);
     if (used == 0 || used >= least) continue;  // 0: free as a whole
@@ -131,13 +134,16 @@ class Rebuild {
   Rebuild(PageCache& cache, std::uint32_t first, unsigned order)
       : cache_(cache), first_(first), size_(1u << order), order_(order), held_(cache.pool) {}
 
-  // Whether the block is whole now.
-  bool run(const Atomic<bool>& stop) {
+  // Whether the block is whole now. *moved grows by the pages that were.
+  bool run(const Atomic<bool>& stop, std::uint32_t* moved) {
     cache_.pool.take_free_of(held_, first_, order_);
     const std::uint32_t used = used_now();
     if (used <= size_ / 2 && held_.count() + used == size_) move_all(stop);
     if (moved_ != 0) rcu_synchronize();  // until fast readers and writers that found one of them have left
-    for (std::uint32_t i = 0; i < moved_; ++i) held_.put(*gone_[i]);
+    for (std::uint32_t i = 0; i < moved_; ++i) {
+      *moved += static_cast<std::uint32_t>(gone_[i]->pages());
+      held_.put(*gone_[i]);
+    }
     const bool whole = held_.count() == size_;
     cache_.pool.free_blocks(held_);
     return whole;
@@ -193,13 +199,15 @@ bool Rebuild::move(Folio& folio) {
 }  // namespace
 
 std::uint32_t migrate_to_rebuild(PageCache& cache, unsigned order, const Atomic<bool>& stop) {
-  std::uint32_t rebuilt = 0;
-  if (cache.pool.retired_frames() != 0) cache.pool.collect_retired();
-  while (rebuilt < kMostBlocks && !stop.load(memory_order_relaxed) && cache.pool.free_frames() >= (1u << order)) {
-    cache.pool.drain_fronts();  // what is free, but not in the buddy, is in the way
+  FolioPool& pool = cache.pool;
+  const std::uint32_t searches = std::max(1u, kMostScanned / kSearchBlocks >> order);
+  std::uint32_t rebuilt = 0, moved = 0;
+  if (pool.retired_frames() != 0) pool.collect_retired();
+  for (std::uint32_t i = 0; i < searches && rebuilt < kMostBlocks && moved < kMostMoved; ++i) {
+    if (stop.load(memory_order_relaxed) || pool.free_frames() < (1u << order)) break;
+    pool.drain_fronts();  // what is free, but not in the buddy, is in the way
     const std::uint32_t first = find_block(cache, order);
-    if (first == kNone || !Rebuild(cache, first, order).run(stop)) break;
-    ++rebuilt;
+    if (first != kNone && Rebuild(cache, first, order).run(stop, &moved)) ++rebuilt;
   }
   return rebuilt;
 }

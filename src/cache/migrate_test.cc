@@ -6,11 +6,13 @@
 #include <atomic>
 #include <chrono>
 #include <thread>
+#include <vector>
 
 #include "base/random.h"
 #include "cache/buffered_read.h"
 #include "cache/buffered_write.h"
 #include "cache/cache_for_test.h"
+#include "cache/eviction.h"
 #include "cache/read_hit.h"
 #include "cache/writeback.h"
 #include "ram/ram_disk_for_test.h"
@@ -229,6 +231,44 @@ TEST_F(Migrate, TheFlusherRebuildsWhatWasWanted) {
     }
   }
   EXPECT_GE(cache.sum(Counter::migrations), 1U);
+}
+
+// One cache whose folios change frames beside one whose do not: the same pages go, in the same order.
+TEST(MigrateInEviction, AMovedFolioKeepsItsPlace) {
+  constexpr std::uint32_t kFrames = 64, kPages = 48;
+  Eviction still, moving;
+  ASSERT_TRUE(still.create(kFrames).ok());
+  ASSERT_TRUE(moving.create(kFrames).ok());
+  std::vector<std::uint32_t> frame_of(kPages), page_in(kFrames, Eviction::kNone);
+  for (std::uint32_t page = 0; page < kPages; ++page) {
+    still.admit(page, 0);
+    moving.admit(page, 0);
+    page_in[frame_of[page] = page] = page;
+  }
+  Random random(1);
+  for (int i = 0; i < 500; ++i) {
+    const auto page = static_cast<std::uint32_t>(random.below(kPages));
+    const auto to = static_cast<std::uint32_t>(random.below(kFrames));
+    if (page_in[to] != Eviction::kNone) continue;
+    moving.move(frame_of[page], to);
+    page_in[frame_of[page]] = Eviction::kNone;
+    page_in[frame_of[page] = to] = page;
+    moving.check();
+  }
+  struct Idle {
+    bool test_and_clear_referenced(std::uint32_t) { return false; }
+    bool try_take(std::uint32_t) { return true; }
+  } frames;
+  for (std::uint32_t i = 0; i < kPages; ++i) {
+    std::uint32_t scanned = 0;
+    std::uint64_t ghost = 0, other_ghost = 0;
+    const std::uint32_t page = still.evict(frames, kFrames, &scanned, &ghost);
+    const std::uint32_t frame = moving.evict(frames, kFrames, &scanned, &other_ghost);
+    ASSERT_NE(frame, Eviction::kNone);
+    EXPECT_EQ(page_in[frame], page);
+    EXPECT_EQ(ghost, other_ghost);
+  }
+  EXPECT_EQ(moving.frames(), 0U);
 }
 
 // Readers, and writers in place, beside somebody who migrates all the time: every byte is the file's, and no write is
