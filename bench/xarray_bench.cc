@@ -142,14 +142,14 @@ void bench_changes(XArray& array) {
 }
 
 void run() {
-  Atomic<std::int64_t> node_bytes{0};
+  XNodeStore nodes;
   {
-    XArray array(&node_bytes);
+    XArray array(&nodes);
     for (std::uint64_t page = 0; page < kPages; ++page) {
       if (!array.store(page, XEntry::from_value(page)).ok()) std::abort();
     }
     std::printf("node %zu bytes, %.2f bytes of nodes a page in a dense file\n", XArray::kNodeBytes,
-                static_cast<double>(node_bytes.load(memory_order_relaxed)) / static_cast<double>(kPages));
+                static_cast<double>(nodes.bytes()) / static_cast<double>(kPages));
     bench_load(array, "4 MiB of 1 GiB", kHotPages);
     bench_load(array, "all of 1 GiB", kPages);
     bench_iteration(array);

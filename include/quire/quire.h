@@ -60,11 +60,11 @@ QUIRE_API quire_cache* quire_cache_create(const quire_options* options);
  * EBUSY while files are open, EIO/ENOSPC from writeback. No other call on this cache may be running. */
 QUIRE_API int quire_cache_destroy(quire_cache* cache, unsigned flags);
 
-/* Changes the memory given to the cache, while it is in use: to at most 64 times what it was made
- * with, and the machine's memory. Growing takes effect at
- * once. Shrinking writes back and drops what no longer fits, and waits for that some seconds at most: what is in use
- * longer, or cannot be written back, follows when it can. Counts and limits that were read before (max. operation,
- * dirty limit) change with it. Errors: EINVAL (too small to work, too large; nothing has changed). */
+/* Changes the memory given to the cache, while it is in use: to at most 64 times what it was made with, and the
+ * machine's memory. Growing takes effect at once. Shrinking writes back and drops what no longer fits, and waits for
+ * that some seconds at most: what is in use longer, or cannot be written back, follows when it can. The limits that are
+ * parts of the memory (largest atomic operation, dirty bytes, readahead) change with it. Errors: EINVAL (too small to
+ * work, too large; nothing has changed). */
 QUIRE_API int quire_cache_resize(quire_cache* cache, size_t memory);
 
 /* Opens a regular file or block device; flags and mode as open(2). The file is locked against other writers

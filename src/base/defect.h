@@ -19,6 +19,11 @@
   X(long_read_trusts_the_order)         \
   X(split_shows_unmade_parts)           \
   X(range_operation_locks_pages_only)   \
+  X(migration_without_odd_sequence)     \
+  X(migration_despite_references)       \
+  X(migration_despite_lock)             \
+  X(migration_copies_unlocked)          \
+  X(migration_of_state_seen_before)     \
   X(short_read_copies_past_count)       \
   X(edge_zeroed_before_gate)            \
   X(append_size_before_bytes)           \

@@ -23,6 +23,8 @@ class Buddy {
   std::uint32_t take(unsigned order);
   // `id` is a multiple of 2^order.
   void free(std::uint32_t id, unsigned order);
+  // The free block that begins at `id` is taken as it is.
+  void take_at(std::uint32_t id) { unlink(id, folios_[id].order.load(memory_order_relaxed)); }
   bool has(unsigned order) const { return (used_ >> order) != 0; }  // a block of that order or a larger one
 
  private:

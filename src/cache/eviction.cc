@@ -226,6 +226,18 @@ void Eviction::remove(std::uint32_t id) {
   unlink(id);
 }
 
+void Eviction::move(std::uint32_t id, std::uint32_t to) {
+  CHECK(to < max_frames_);
+  Entry& entry = entries_[id];
+  CHECK(entry.list != kNowhere);
+  CHECK(entries_[to].list == kNowhere);
+  entries_[to] = entry;
+  List& list = lists_[entry.list];
+  (entry.previous != kNone ? entries_[entry.previous].next : list.head) = to;
+  (entry.next != kNone ? entries_[entry.next].previous : list.tail) = to;
+  entry.list = kNowhere;
+}
+
 // Frames are evicted in batches, and a reserve may be kept free: what is divided is what stands here at the peak. Cold
 // has at least what a batch takes, or each would take from hot what no admission can replace, and what readahead has in
 // flight, or that would be gone before it is used.

@@ -74,6 +74,8 @@ class Eviction {
   // parts are off, and before anything else, shrink() says what is left of it.
   void split_off(std::uint32_t id, std::uint32_t part, std::uint32_t order);
   void shrink(std::uint32_t id, std::uint32_t order);
+  // The folio's frames are now those from `to` on; nothing else about it changes.
+  void move(std::uint32_t id, std::uint32_t to);
 
   // The next victim, off the lists, with what to leave in the index in *ghost (0: nothing); kNone after `limit` looked
   // at. *scanned is how many were, the hand's own aside. Frames: bool test_and_clear_referenced(id); bool try_take(id),

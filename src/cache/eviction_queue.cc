@@ -63,6 +63,13 @@ void EvictionQueue::split(Folio& folio, std::span<Folio* const> parts) {
   size_.store(size_.load(memory_order_relaxed) + static_cast<std::uint32_t>(parts.size()), memory_order_relaxed);
 }
 
+void EvictionQueue::replace(Folio& folio, Folio& by) {
+  MutexLock lock(mutex_);
+  if ((folio.flags.fetch_and(~kEvictable, memory_order_relaxed) & kEvictable) == 0) return;
+  eviction_.move(pool_.id(folio), pool_.id(by));
+  by.flags.fetch_or(kEvictable, memory_order_relaxed);
+}
+
 std::uint32_t EvictionQueue::isolate(std::span<Victim> out, std::uint32_t* scanned) {
   std::uint32_t got = 0;
   *scanned = 0;

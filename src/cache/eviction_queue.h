@@ -35,6 +35,8 @@ class EvictionQueue {
   void remove(Folio& folio);  // no effect if it is not here
   // The parts were cut off the folio, with orders of their own (all locked): as old as it, and beside it.
   void split(Folio& folio, std::span<Folio* const> parts);
+  // The folio's page is now in `by` (both locked): it takes the folio's place.
+  void replace(Folio& folio, Folio& by);
 
   // Looks at up to kScanBatch folios and takes up to out.size() of them; those in use are passed over. Returns their
   // number; *scanned is how many were looked at (0: there are none).

@@ -6,6 +6,7 @@
 
 #include "cache/drop.h"
 #include "cache/mapping.h"
+#include "cache/migrate.h"
 #include "cache/writeback.h"
 #include "sync/clock.h"
 
@@ -17,10 +18,11 @@ LockClass ask_lock_class{"flusher questions"};
 namespace {
 
 constexpr std::int64_t kSecond = 1'000'000'000;
-constexpr std::int64_t kExpire = 30 * kSecond;  // dirty for longer is written whether or not memory is short
-constexpr std::int64_t kRetry = kSecond / 10;   // a failing file is tried again no sooner
-constexpr std::uint64_t kMinSlice = 256;        // pages written before they are flushed, at least
-constexpr std::uint64_t kMostToDrop = 2048;     // pages that wait together to be written and dropped
+constexpr std::int64_t kExpire = 30 * kSecond;        // dirty for longer is written whether or not memory is short
+constexpr std::int64_t kRetry = kSecond / 10;         // a failing file is tried again no sooner
+constexpr std::int64_t kRebuildPause = kSecond / 10;  // between two searches for blocks to rebuild
+constexpr std::uint64_t kMinSlice = 256;              // pages written before they are flushed, at least
+constexpr std::uint64_t kMostToDrop = 2048;           // pages that wait together to be written and dropped
 constexpr std::uint64_t kWorthHelp = 2 * kWritebackBatchPages;
 
 std::int64_t now_ns() { return clock_ns(CLOCK_MONOTONIC_COARSE); }
@@ -171,6 +173,15 @@ void Flusher::round(bool everything, bool waited_for) {
   cache_.progress();
 }
 
+// Where large folios were wanted. After a search in vain a longer pause: what is fragmented stays so for a while.
+void Flusher::rebuild_blocks() {
+  const std::int64_t now = now_ns();
+  if (cache_.wanted_order.load(memory_order_relaxed) == 0 || now < rebuild_after_ns_) return;
+  const std::uint32_t order = cache_.wanted_order.exchange(0, memory_order_relaxed);
+  const std::uint32_t rebuilt = migrate_to_rebuild(cache_, order, stop_);
+  rebuild_after_ns_ = now + (rebuilt != 0 ? kRebuildPause : kSecond);
+}
+
 void Flusher::run() {
   while (!stop_.load(memory_order_acquire)) {
     const std::uint32_t ticket = queue_.prepare();
@@ -179,12 +190,15 @@ void Flusher::run() {
     if (kicked || background || asked_.load(memory_order_acquire) || stop_.load(memory_order_acquire)) {
       queue_.cancel();
     } else {
-      queue_.wait(ticket, kSecond);
+      queue_.wait(ticket, cache_.wanted_order.load(memory_order_relaxed) != 0 ? kRebuildPause : kSecond);
     }
     const bool waited_for = kicks_.exchange(0, memory_order_acquire) != 0;
     background_kicked_.store(false, memory_order_release);
     asked_.store(false, memory_order_release);  // before the mappings are looked at
-    if (!waited_for) cache_.pool.prepare_ahead(stop_);
+    if (!waited_for) {
+      cache_.pool.prepare_ahead(stop_);
+      rebuild_blocks();
+    }
     cache_.ghosts.sweep(stop_);
     cache_.trim();
     round(waited_for || cache_.dirty.unstable() >= cache_.dirty.background(), waited_for);

@@ -44,6 +44,7 @@ class Flusher {
   void write_back_and_flush(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page);
   bool visit_next(bool everything, bool waited_for, std::uint64_t* left);
   void round(bool everything, bool waited_for);
+  void rebuild_blocks();
 
   PageCache& cache_;
   Thread thread_;
@@ -56,6 +57,7 @@ class Flusher {
   Atomic<std::uint32_t> kicks_;  // waiters' requests not yet taken up
   Atomic<bool> background_kicked_;
   Atomic<std::uint64_t> failing_folios_;
+  std::int64_t rebuild_after_ns_ = 0;  // the thread's own
   Atomic<bool> stop_;
 };
 

@@ -5,6 +5,7 @@
 //   free (odd, no mapping) --insert_new--> filling (odd, locked, mapping set) --make_uptodate--> uptodate (even)
 //   uptodate --begin_change--> changing (odd, locked) --end_change--> uptodate
 //   filling or uptodate --remove_folio--> removed (odd, no mapping) --last put_folio, grace period--> free
+//   uptodate --migrate_folio--> removed, and a free frame uptodate in its place (migrate.h)
 //   A fill that fails leaves the folio in the mapping, unlocked and still odd: whoever wants it fills it again.
 // So: even implies uptodate, and bytes, index, order and mapping change only while odd, under the folio lock.
 // Whoever gets the lock of a removed folio (a waiter) finds no mapping, and leaves the sequence alone.

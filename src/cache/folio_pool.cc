@@ -120,7 +120,7 @@ Status FolioPool::create(std::uint32_t frames, std::uint32_t in_use) {
     free_.use(folios_);
   }
   free_count_.store(frames, memory_order_relaxed);
-  return {};
+  return fronts_.create(in_use);
 }
 
 FolioPool::~FolioPool() {
@@ -164,18 +164,64 @@ void FolioPool::prepare_ahead(const Atomic<bool>& stop) {
 }
 
 std::uint32_t FolioPool::take(FrameReservation& reservation, std::uint32_t want, unsigned max_order) {
-  std::uint32_t taken = 0;
+  std::uint32_t taken = max_order == 0 && want <= FrameFront::kBatch ? take_from_front(reservation, want) : 0;
   while (taken < want) {
     // Acquire: its bytes were written by who prepared them.
     const std::uint32_t prepared = prepared_.load(memory_order_acquire);
     const std::uint32_t got = take_prepared(reservation, want - taken, max_order, prepared);
     taken += got;
     if (got != 0) continue;
-    // Nothing more is ready, or nothing more may have memory.
-    if (prepared == frames_ || prepared > touched_.load(memory_order_relaxed)) break;
-    prepare(prepared);
+    const bool no_room = prepared > touched_.load(memory_order_relaxed);  // for more that has memory
+    if (prepared != frames_ && !no_room) {
+      prepare(prepared);
+    } else if (drain_fronts() == 0) {
+      break;
+    }
   }
   return taken;
+}
+
+std::uint32_t FolioPool::take_from_front(FrameReservation& reservation, std::uint32_t want) {
+  FrameFront* const front = fronts_.mine();
+  if (front == nullptr) return 0;
+  MutexLock lock(front->mutex);
+  if (front->count.load(memory_order_relaxed) < want) fill_front(*front, want);
+  const std::uint32_t got = std::min(want, front->count.load(memory_order_relaxed));
+  for (std::uint32_t i = 0; i < got; ++i) reservation.put(folios_[front->pop()]);
+  return got;
+}
+
+// Up to a batch, of frames that were used before; of others no more than are wanted now.
+void FolioPool::fill_front(FrameFront& front, std::uint32_t want) {
+  const std::uint32_t prepared = prepared_.load(memory_order_acquire);  // as in take()
+  const std::uint32_t before = front.count.load(memory_order_relaxed);
+  std::uint32_t count = before;
+  MutexLock lock(mutex_);
+  for (; count < FrameFront::kBatch; ++count) {
+    const std::uint32_t id = count < want || free_.has(0) ? take_block_locked(0, prepared) : kNone;
+    if (id == kNone) break;
+    front.push(id);
+  }
+  free_count_.store(free_count_.load(memory_order_relaxed) - (count - before), memory_order_relaxed);
+}
+
+void FolioPool::empty_front(FrameFront& front, std::uint32_t count) {
+  MutexLock lock(mutex_);
+  for (std::uint32_t i = 0; i < count; ++i) free_.free(front.pop(), 0);
+  free_count_.store(free_count_.load(memory_order_relaxed) + count, memory_order_relaxed);
+}
+
+std::uint32_t FolioPool::drain_fronts() {
+  std::uint32_t drained = 0;
+  for (std::uint32_t i = 0; i < fronts_.size(); ++i) {
+    FrameFront& front = fronts_[i];
+    if (front.count.load(memory_order_relaxed) == 0) continue;
+    MutexLock lock(front.mutex);
+    const std::uint32_t count = front.count.load(memory_order_relaxed);
+    empty_front(front, count);
+    drained += count;
+  }
+  return drained;
 }
 
 // Makes the descriptors of the frames before `end`, which are then the caller's.
@@ -242,7 +288,41 @@ std::uint32_t FolioPool::take_prepared(FrameReservation& reservation, std::uint3
   return taken;
 }
 
+void FolioPool::take_free_of(FrameReservation& reservation, std::uint32_t first, unsigned order) {
+  const std::uint32_t end = first + (1u << order);
+  const std::uint32_t before = reservation.count();
+  MutexLock lock(mutex_);
+  for (std::uint32_t id = first; id < end;) {
+    Folio& folio = folios_[id];
+    const std::uint32_t size = folio.has(kFree) ? 1u << folio.order.load(memory_order_relaxed) : 1;
+    if (size > end - id) break;  // a free block that is larger
+    if (folio.has(kFree)) {
+      free_.take_at(id);
+      reservation.put(folio);
+    }
+    id += size;
+  }
+  const std::uint32_t taken = reservation.count() - before;
+  free_count_.store(free_count_.load(memory_order_relaxed) - taken, memory_order_relaxed);
+}
+
+bool FolioPool::give_to_front(FrameReservation& reservation) {
+  const std::uint32_t count = reservation.count();
+  if (reservation.max_order() != 0 || count > FrameFront::kBatch) return false;
+  FrameFront* const front = fronts_.mine();
+  if (front == nullptr) return false;
+  MutexLock lock(front->mutex);
+  const std::uint32_t there = front->count.load(memory_order_relaxed);
+  if (there + count > FrameFront::kFrames) empty_front(*front, std::min(there, FrameFront::kBatch));
+  for (std::uint32_t i = 0; i < count; ++i) front->push(id(*reservation.take()));
+  return true;
+}
+
 void FolioPool::give_back(FrameReservation& reservation) {
+  if (!give_to_front(reservation)) free_blocks(reservation);
+}
+
+void FolioPool::free_blocks(FrameReservation& reservation) {
   MutexLock lock(mutex_);
   const std::uint32_t count = reservation.count();
   while (reservation.count() != 0) {

@@ -1,5 +1,5 @@
 // The frames: one memfd arena and one descriptor per frame, both at fixed addresses for the life of the cache.
-// Guarantees: R2 (type stability), M1.  Locks: prepare_mutex_ and mutex_, leaves; never both.
+// Guarantees: R2 (type stability), M1.  Locks: prepare_mutex_, a leaf; a front's mutex > mutex_.
 //
 // A frame is taken into a FrameReservation (before any lock is held, see PageCache::reserve), becomes a folio, and goes
 // back through `retire` after its last reference: it becomes free only once a grace period has passed, so that a fast
@@ -13,6 +13,7 @@
 
 #include "cache/buddy.h"
 #include "cache/folio.h"
+#include "cache/frame_front.h"
 #include "quire/result.h"
 #include "sync/mutex.h"
 
@@ -68,9 +69,16 @@ class FolioPool {
 
   // Adds up to `want` free frames to the reservation, in blocks of at most 2^max_order, as large as there are; returns
   // how many. Waits for nothing but memory that is being made ready, if frames that were never used are taken faster
-  // than that.
+  // than that. A few single frames come from the thread's front; where the pool runs dry, from everybody's.
   std::uint32_t take(FrameReservation& reservation, std::uint32_t want, unsigned max_order = 0);
+  // A few single frames go to the thread's front.
   void give_back(FrameReservation& reservation);
+  // All of them become free blocks, merged with their neighbours.
+  void free_blocks(FrameReservation& reservation);
+  // Adds all free blocks inside the block of 2^order frames that begins at `first`, to keep them from others.
+  void take_free_of(FrameReservation& reservation, std::uint32_t first, unsigned order);
+  // What lies in fronts becomes free blocks. Returns the number of frames.
+  std::uint32_t drain_fronts();
   // The last reference to a removed folio is gone: free after a grace period. Never waits; any thread, any lock.
   void retire(Folio& folio);
   // Makes the next frames ready if few are left; on a thread of quire's own, so that no reader waits for it. `stop` is
@@ -116,7 +124,9 @@ class FolioPool {
   Folio& folio(std::uint32_t id) { return folios_[id]; }
   std::uint32_t id(const Folio& folio) const { return static_cast<std::uint32_t>(&folio - folios_); }
   std::uint32_t frames() const { return frames_; }  // as created
-  std::uint32_t free_frames() const { return free_count_.load(memory_order_relaxed); }
+  std::uint32_t free_frames() const { return std::min(frames_, free_outside_fronts() + fronts_.count()); }
+  // Nearly as many, without a look at other threads' fronts.
+  std::uint32_t free_outside_fronts() const { return free_count_.load(memory_order_relaxed); }
   std::uint32_t retired_frames() const { return retired_count_.load(memory_order_relaxed); }
   // Frames whose descriptors and bytes were ever touched: what the arena and its metadata cost at most.
   std::uint32_t touched_frames() const { return touched_.load(memory_order_acquire); }
@@ -128,6 +138,10 @@ class FolioPool {
   void prepare(std::uint32_t first);
   std::uint32_t take_prepared(FrameReservation& reservation, std::uint32_t want, unsigned max_order,
                               std::uint32_t prepared);
+  std::uint32_t take_from_front(FrameReservation& reservation, std::uint32_t want);
+  void fill_front(FrameFront& front, std::uint32_t want) REQUIRES(front.mutex);
+  bool give_to_front(FrameReservation& reservation);
+  void empty_front(FrameFront& front, std::uint32_t count) REQUIRES(front.mutex);
   std::uint32_t take_block_locked(unsigned order, std::uint32_t prepared) REQUIRES(mutex_);
   void take_free_locked(FrameReservation& reservation, std::uint32_t want) REQUIRES(mutex_);
   void free_range_locked(std::uint32_t first, std::uint32_t end) REQUIRES(mutex_);
@@ -139,7 +153,8 @@ class FolioPool {
   std::uint32_t frames_ = 0;
   Mutex mutex_{folio_pool_lock_class};
   Buddy free_ GUARDED_BY(mutex_);            // frames that were used before
-  Atomic<std::uint32_t> free_count_;         // written under mutex_; includes the untouched
+  FrameFronts fronts_;                       // each under its own mutex, which comes before mutex_
+  Atomic<std::uint32_t> free_count_;         // outside of fronts, the untouched included; written under mutex_
   Atomic<std::uint32_t> touched_;            // written under mutex_
   Mutex prepare_mutex_{prepare_lock_class};  // may be held for milliseconds
   Atomic<std::uint32_t> prepared_;           // frames before this one may be used; written under prepare_mutex_

@@ -131,6 +131,7 @@ void PageCache::trim() {
     const std::uint32_t most = usable(), populated = pool.populated_frames();
     if (populated <= most) return;
     const std::uint32_t excess = populated - most;
+    pool.drain_fronts();
     if (pool.withhold(excess) >= excess) return;
     const std::uint32_t in_use = frames_in_use();
     if (in_use <= most || reclaim(std::max(in_use - most, kReclaimBatch)) == 0) return;
@@ -178,15 +179,22 @@ std::uint32_t PageCache::usable() const {
 // entitled: the first of those who wait, who gets what it wants though the cache has become smaller meanwhile.
 std::uint32_t PageCache::take_within_budget(FrameReservation& reservation, std::uint32_t want, unsigned order,
                                             bool entitled) {
-  const std::uint32_t most = std::max(usable(), entitled ? want : 0), in_use = frames_in_use();
-  if (in_use >= most) {
-    if (pool.populated_frames() > most) flusher_->kick_background();
-    return 0;
-  }
+  const std::uint32_t most = std::max(usable(), entitled ? want : 0);
+  std::uint32_t in_use = pool.frames() - pool.free_outside_fronts() - pool.withheld();
+  if (in_use + want > most) in_use = frames_in_use();  // threads' fronts as well
+  if (pool.populated_frames() > most) flusher_->kick_background();
+  if (in_use >= most) return 0;
   pool.mean_to_use(most);
   const std::uint32_t taken = pool.take(reservation, std::min(want, most - in_use), order);
   if (pool.prepare_due()) flusher_->kick_background();
+  if (order != 0 && (taken >> order) != 0 && reservation.max_order() < order) note_order_miss(order);
   return taken;
+}
+
+// Frames enough, but not together: the flusher moves folios until they are.
+void PageCache::note_order_miss(unsigned order) {
+  stats.count(Counter::order_misses);
+  if (wanted_order.exchange(order, memory_order_relaxed) == 0) flusher_->kick_background();
 }
 
 std::uint32_t PageCache::reclaim(std::uint32_t want) {

@@ -127,14 +127,17 @@ class PageCache {
   IoStats io_stats;
   XNodeStore nodes;  // of the mappings' xarrays
   std::unique_ptr<IoThread> io_thread;
-  WaitQueue ahead_queue;         // some mapping's last readahead in flight ended
-  Mutex copy_turn;               // of who copies between files (fs): before every range lock, held over I/O
-  Atomic<std::uint32_t> owners;  // handles opened (Folio::flags has their numbers)
-  Atomic<bool> forked;           // this is a child of the process that made the cache: every call fails
+  WaitQueue ahead_queue;               // some mapping's last readahead in flight ended
+  Mutex copy_turn;                     // of who copies between files (fs): before every range lock, held over I/O
+  Atomic<std::uint32_t> owners;        // handles opened (Folio::flags has their numbers)
+  Atomic<std::uint32_t> wanted_order;  // of a block that was not to be had since the flusher looked; 0: none
+  Atomic<std::uint32_t> rebuild_hand;  // the frame where migration goes on looking; the flusher's
+  Atomic<bool> forked;                 // this is a child of the process that made the cache: every call fails
 
  private:
   bool try_reserve(FrameReservation& reservation, std::uint32_t want, unsigned order, bool entitled);
   std::uint32_t take_within_budget(FrameReservation& reservation, std::uint32_t want, unsigned order, bool entitled);
+  void note_order_miss(unsigned order);
   std::uint32_t reclaim(std::uint32_t want);
   std::uint32_t give_up(const Victim& victim);
   void folio_unused(Folio& folio);

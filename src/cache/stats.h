@@ -34,6 +34,8 @@ enum class Counter : std::uint8_t {
   readahead_windows,
   readahead_skipped,
   folio_splits,
+  order_misses,  // a large folio was wanted and free frames enough, but none of them together
+  migrations,    // folios moved for such
   evictions,
   refaults,  // fills of pages that were evicted not long ago: counted once evictions leave ghosts
   reclaim_scans,

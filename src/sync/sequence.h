@@ -53,7 +53,7 @@ class Sequence {
     std::atomic_thread_fence(memory_order_release);
   }
   void write_end() noexcept { value_.store(value_.load(memory_order_relaxed) + 1, memory_order_release); }
-  // Odd already, made so by another thread, which comes before us by the pool's mutex: this passes that on to whoever
+  // Odd already, made so by another thread, which comes before us by the pool's mutexes: this passes that on to whoever
   // sees our stores of index, mapping and flags.
   void begin_life() noexcept { std::atomic_thread_fence(memory_order_release); }
   // Relaxed: exact for who may write (lock held, or frame owned); a hint to everybody else.
