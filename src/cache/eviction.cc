@@ -17,7 +17,6 @@ constexpr std::uint64_t kUnseenSpan = 4;       // caches' worth of accesses afte
 constexpr std::uint64_t kStaleSpan = 32;       // caches' worth of accesses that hot waits for one of its pages
 constexpr std::int64_t kMostPerSample = 32;    // reuses that one hot page stands for, at most
 constexpr std::uint32_t kFillMost = 8;         // entries that go from cold to hot in one evict()
-constexpr std::uint32_t kHandPasses = 16;      // free frames that the hand passes over in one look
 constexpr std::uint32_t kRefusalsPerList = 8;  // then the other list is asked
 constexpr std::uint64_t kStepsOfShare = 16;    // from end to end
 
@@ -132,6 +131,17 @@ void Eviction::found(std::uint32_t id) {
   record_access(entry);
   unlink(id);
   push_front(id, to);
+}
+
+// Of cold's oldest one that was used again after it came goes before others to the share of hot that no page has earned
+// (fill_hot): else a stream that begins beside it drives it out before its bit can be set again.
+void Eviction::found_at_tail(std::uint32_t id) {
+  const Entry& entry = entries_[id];
+  const bool again = entry.list == kCold && !entry.untried;
+  found(id);
+  if (!again || lists_[kHot].frames + weight(entry) > hot_share()) return;
+  unlink(id);
+  push_front(id, kHot);
 }
 
 // Whether LRU and LIRS would have had the page, from its last access before this one.
@@ -284,6 +294,8 @@ std::uint64_t Eviction::take_off(std::uint32_t id) {
   const Entry& entry = entries_[id];
   unlink(id);
   evicted_ += weight(entry);
+  constexpr std::uint32_t kPerFrame = 2;  // as kAtLeast of sweep()
+  owed_ = kPerFrame * (weight(entry) - 1);
   if (entry.untried) untried_ -= weight(entry);
   if (!entry.known) return 0;                           // prefetched in vain: no access to remember
   if (clock_ - entry.stamp > kGhostMask / 2) return 0;  // so old that the ghost could not tell

@@ -31,6 +31,7 @@
 // until two caches' worth of frames have been evicted since (is_live). Any may be lost.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -59,7 +60,8 @@ class Eviction {
   static constexpr std::uint32_t kNone = 0xffffffff;
   static constexpr std::uint32_t kMaxFrames = 1u << 27;
   static constexpr std::size_t kBytesPerFrame = 16;
-  static constexpr std::uint32_t kSweepMost = 32;  // entries that the hand looks at in one evict(), at most
+  static constexpr std::uint32_t kHandPasses = 16;  // frames with no entry of their own, in one look
+  static constexpr std::uint32_t kSweepMost = 32;   // entries that the hand looks at in one evict(), at most
 
   // Frame ids 0 to max_frames - 1, all of them allowed. ENOMEM.
   Status create(std::uint32_t max_frames);
@@ -122,6 +124,7 @@ class Eviction {
 
   // An access came to light: by a refault, or by a bit found set.
   void found(std::uint32_t id);
+  void found_at_tail(std::uint32_t id);
   void judge(const Entry& entry, bool was_resident);
   void set_cold_share(std::uint64_t share);
   void record_access(Entry& entry);
@@ -150,6 +153,7 @@ class Eviction {
   std::uint64_t untried_ = 0;   // frames here
   std::uint64_t ahead_ = 0;     // the most of those of late
   std::uint32_t hand_ = 0;      // the frame whose bit is looked at next
+  std::uint32_t owed_ = 0;      // frames that the hand is yet to pass, because large folios went
   std::uint32_t hand_end_ = 0;  // no frame from here on was ever admitted
 
   std::uint64_t clock_ = 1;    // frames accessed that came to light, each time
@@ -174,6 +178,12 @@ void Eviction::sweep(Frames& frames) {
     budget += kMorePerFound + 1;
     found(id);
   }
+  // As far again as a large folio took more than one frame with it: the turn of the hand is counted in frames.
+  while (owed_ != 0) {
+    const std::uint32_t id = next_of_hand();
+    owed_ -= std::min(owed_, id == kNone ? kHandPasses : weight(entries_[id]));
+    if (id != kNone && frames.test_and_clear_referenced(id)) found(id);
+  }
   constexpr std::uint32_t kHotTails = 4;  // a refault is measured against hot's coldest
   for (std::uint32_t looked = 0; looked < kHotTails; ++looked) {
     const std::uint32_t id = lists_[kHot].tail;
@@ -195,7 +205,7 @@ std::uint32_t Eviction::evict(Frames& frames, std::uint32_t limit, std::uint32_t
     if (id == kNone) return kNone;
     ++*scanned;
     if (frames.test_and_clear_referenced(id)) {
-      found(id);
+      found_at_tail(id);
     } else if (!frames.try_take(id)) {
       ++refused;
       move_to_front(id);
