@@ -124,6 +124,9 @@ void Eviction::found(std::uint32_t id) {
   Entry& entry = entries_[id];
   ListName to = entry.list;
   clock_ += weight(entry);
+  // What is used again goes before others to the share of hot that no page has earned (fill_hot): else a stream that
+  // begins beside it drives it out before its bit can be set once more.
+  if (!entry.untried && lists_[kHot].frames + weight(entry) <= hot_share()) to = kHot;
   if (entry.known) {
     judge(entry, !entry.untried);
     if (entry.untried && younger_than_hot(entry.stamp)) to = kHot;  // readahead came before the refault
@@ -131,17 +134,6 @@ void Eviction::found(std::uint32_t id) {
   record_access(entry);
   unlink(id);
   push_front(id, to);
-}
-
-// Of cold's oldest one that was used again after it came goes before others to the share of hot that no page has earned
-// (fill_hot): else a stream that begins beside it drives it out before its bit can be set again.
-void Eviction::found_at_tail(std::uint32_t id) {
-  const Entry& entry = entries_[id];
-  const bool again = entry.list == kCold && !entry.untried;
-  found(id);
-  if (!again || lists_[kHot].frames + weight(entry) > hot_share()) return;
-  unlink(id);
-  push_front(id, kHot);
 }
 
 // Whether LRU and LIRS would have had the page, from its last access before this one.
@@ -252,21 +244,22 @@ void Eviction::move(std::uint32_t id, std::uint32_t to) {
 // has at least what a batch takes, or each would take from hot what no admission can replace, and what readahead has in
 // flight, or that would be gone before it is used.
 std::uint64_t Eviction::hot_share() const {
-  const std::uint64_t cold = std::max({cold_share_, swing_, std::min(ahead_, capacity_ / 2)});
+  const std::uint64_t cold = std::max({cold_share_, swing_, std::min(ahead_, capacity_ / 4)});
   return peak_ > cold + least_hot(capacity_) ? peak_ - cold : least_hot(capacity_);
 }
 
 void Eviction::note_evicting() {
   if (evicting_) return;
   evicting_ = true;
-  peak_ = frames();
+  began_ = frames();
+  peak_ = most_of_late(peak_, began_);
   ahead_ = most_of_late(ahead_, untried_);
 }
 
 void Eviction::note_admitting() {
   if (!evicting_) return;
   evicting_ = false;
-  swing_ = most_of_late(swing_, peak_ - std::min(peak_, frames()));
+  swing_ = most_of_late(swing_, began_ - std::min(began_, frames()));
 }
 
 // The share of hot that no page has earned goes to cold's oldest: of a loop, any part is worth keeping.

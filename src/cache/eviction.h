@@ -124,7 +124,6 @@ class Eviction {
 
   // An access came to light: by a refault, or by a bit found set.
   void found(std::uint32_t id);
-  void found_at_tail(std::uint32_t id);
   void judge(const Entry& entry, bool was_resident);
   void set_cold_share(std::uint64_t share);
   void record_access(Entry& entry);
@@ -148,7 +147,8 @@ class Eviction {
   std::uint64_t capacity_ = 0;
   List lists_[3];               // kNowhere's is empty
   bool evicting_ = false;       // since the last admit
-  std::uint64_t peak_ = 0;      // frames here when that began
+  std::uint64_t began_ = 0;     // frames here when that began
+  std::uint64_t peak_ = 0;      // the most of those of late: what is divided
   std::uint64_t swing_ = 1;     // frames evicted together, the most of late
   std::uint64_t untried_ = 0;   // frames here
   std::uint64_t ahead_ = 0;     // the most of those of late
@@ -205,7 +205,7 @@ std::uint32_t Eviction::evict(Frames& frames, std::uint32_t limit, std::uint32_t
     if (id == kNone) return kNone;
     ++*scanned;
     if (frames.test_and_clear_referenced(id)) {
-      found_at_tail(id);
+      found(id);
     } else if (!frames.try_take(id)) {
       ++refused;
       move_to_front(id);
