@@ -274,9 +274,12 @@ int many_files(const std::string& directory, std::size_t count) {
   constexpr std::size_t kFile = 256 * 1024, kCacheMemory = 256 * kMiB;
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
-  limit.rlim_cur = limit.rlim_max;
-  setrlimit(RLIMIT_NOFILE, &limit);
-  if (limit.rlim_cur < 2 * count + 100) give_up("the limit of open files is too low");
+  const rlim_t needed = 2 * count + 50;
+  limit.rlim_cur = std::max(limit.rlim_max, needed);
+  limit.rlim_max = limit.rlim_cur;
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0) {
+    give_up("the limit of open files is not ours to raise to " + std::to_string(needed) + ": each takes two");
+  }
   const std::string folder = directory + "/.memory-bench-many-" + std::to_string(getpid());
   if (mkdir(folder.c_str(), 0700) != 0) give_up("cannot make " + folder);
   std::vector<char> bytes(kFile, 'q');

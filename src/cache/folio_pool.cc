@@ -27,7 +27,7 @@ namespace {
 
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::uint32_t kHugeFrames = kHugePage / kPageSize;
-constexpr std::uint32_t kMaxChunk = 32 * kHugeFrames;  // frames prepared at once
+constexpr std::uint32_t kMaxChunk = 4 * kHugeFrames;  // frames prepared at once
 
 // Shared memory of fd, or private memory for fd < 0, at an address where huge pages fit. Null: errno says why.
 void* map_aligned(std::size_t bytes, int fd) {
