@@ -252,7 +252,7 @@ std::uint32_t FolioPool::take_block_locked(unsigned order, std::uint32_t prepare
   const std::uint32_t populated = populated_frames(), meant = meant_.load(memory_order_relaxed);
   const std::uint32_t room = meant > populated ? meant - populated : 0;
   if (Folio* block = size <= room ? withheld_.take(order) : nullptr) {
-    withheld_count_.store(withheld_.count(), memory_order_relaxed);
+    withheld_count_.fetch_sub(size, memory_order_relaxed);
     if (io_thread_ != nullptr) io_thread_->offer(block->bytes(), block->size_bytes());
     add_free(size);  // as if it had been: the caller counts what it takes
     return id(*block);
@@ -372,6 +372,8 @@ std::uint32_t FolioPool::withhold(std::uint32_t want) {
       free_range_locked(touched, ready);
     }
     take_free_locked(blocks, want);
+    // Withheld from here on: nobody is to take them for frames in use meanwhile.
+    withheld_count_.fetch_add(blocks.count(), memory_order_relaxed);
     free_count_.store(free_count_.load(memory_order_relaxed) - blocks.count(), memory_order_relaxed);
   }
   std::uint32_t given = 0;
@@ -382,11 +384,11 @@ std::uint32_t FolioPool::withhold(std::uint32_t want) {
     if (madvise(block.bytes(), block.size_bytes(), MADV_REMOVE) != 0) {
       if (io_thread_ != nullptr) io_thread_->offer(block.bytes(), block.size_bytes());
       blocks.put(block);  // and back with the rest
+      withheld_count_.fetch_sub(blocks.count(), memory_order_relaxed);
       break;
     }
     MutexLock lock(mutex_);
     withheld_.put(block);
-    withheld_count_.store(withheld_.count(), memory_order_relaxed);
     given += frames;
   }
   return given;

@@ -164,7 +164,7 @@ class FolioPool {
   Atomic<std::uint32_t> meant_;                // frames that may have memory
   IoThread* io_thread_ = nullptr;              // set before there are readers
   FrameReservation withheld_{*this};           // under mutex_; its blocks have no memory
-  Atomic<std::uint32_t> withheld_count_;       // written under mutex_
+  Atomic<std::uint32_t> withheld_count_;       // those whose memory is just going included
   Atomic<std::uint32_t> retired_head_{kNone};  // a stack; taken whole
   Atomic<std::uint32_t> retired_count_;
 };

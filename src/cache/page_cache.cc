@@ -180,7 +180,7 @@ std::uint32_t PageCache::usable() const {
 std::uint32_t PageCache::take_within_budget(FrameReservation& reservation, std::uint32_t want, unsigned order,
                                             bool entitled) {
   const std::uint32_t most = std::max(usable(), entitled ? want : 0);
-  std::uint32_t in_use = pool.frames() - pool.free_outside_fronts() - pool.withheld();
+  std::uint32_t in_use = in_use_beside(pool.free_outside_fronts());
   if (in_use + want > most) in_use = frames_in_use();  // threads' fronts as well
   if (pool.populated_frames() > most) flusher_->kick_background();
   if (in_use >= most) return 0;

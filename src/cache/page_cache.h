@@ -142,7 +142,11 @@ class PageCache {
   std::uint32_t give_up(const Victim& victim);
   void folio_unused(Folio& folio);
   std::uint32_t spare_nodes() const;
-  std::uint32_t frames_in_use() const { return pool.frames() - pool.free_frames() - pool.withheld(); }
+  // Frames that are neither free nor withheld; a look at two counters, which may be of two moments.
+  std::uint32_t in_use_beside(std::uint32_t free) const {
+    return pool.frames() - std::min(pool.frames(), free + pool.withheld());
+  }
+  std::uint32_t frames_in_use() const { return in_use_beside(pool.free_frames()); }
   void divide(std::size_t memory);
 
   Atomic<std::size_t> memory_;
