@@ -118,13 +118,15 @@ Status FolioPool::create(std::uint32_t frames, std::uint32_t in_use) {
   {
     MutexLock lock(mutex_);
     free_.use(folios_);
+    areas_.reset(new (std::nothrow) std::uint16_t[frames / kHugeFrames + 1]());
+    if (areas_ == nullptr) return fail(ENOMEM);
   }
   free_count_.store(frames, memory_order_relaxed);
   return fronts_.create(in_use);
 }
 
 FolioPool::~FolioPool() {
-  withheld_.release();
+  withheld_.release();  // before what its links lie in
   if (arena_ != nullptr) munmap(arena_, std::size_t{frames_} * kPageSize);
   if (folios_ != nullptr) munmap(static_cast<void*>(folios_ - 1), descriptors_size(frames_));
 }
@@ -253,6 +255,7 @@ std::uint32_t FolioPool::take_block_locked(unsigned order, std::uint32_t prepare
   const std::uint32_t room = meant > populated ? meant - populated : 0;
   if (Folio* block = size <= room ? withheld_.take(order) : nullptr) {
     withheld_count_.fetch_sub(size, memory_order_relaxed);
+    areas_[id(*block) / kHugeFrames] = static_cast<std::uint16_t>(areas_[id(*block) / kHugeFrames] - size);
     if (io_thread_ != nullptr) io_thread_->offer(block->bytes(), block->size_bytes());
     add_free(size);  // as if it had been: the caller counts what it takes
     return id(*block);
@@ -360,6 +363,18 @@ void FolioPool::add_free(std::uint32_t count) {
   free_count_.store(free_count_.load(memory_order_relaxed) + count, memory_order_relaxed);
 }
 
+// A huge page of which a part goes is split, if the kernel can do that just now; if not (somebody has it pinned), it
+// keeps its memory. Once all of it is withheld it goes as a whole, whatever came of the parts.
+void FolioPool::keep_withheld_locked(Folio& block) {
+  withheld_.put(block);
+  const std::uint32_t area = id(block) / kHugeFrames;
+  areas_[area] = static_cast<std::uint16_t>(areas_[area] + block.pages());
+  const bool partial = block.pages() != kHugeFrames;
+  if (!partial || areas_[area] != kHugeFrames) return;
+  // Under the mutex: nobody takes one of its frames meanwhile.
+  madvise(static_cast<char*>(arena_) + std::size_t{area} * kHugePage, kHugePage, MADV_REMOVE);
+}
+
 std::uint32_t FolioPool::withhold(std::uint32_t want) {
   FrameReservation blocks(*this);
   {
@@ -388,7 +403,7 @@ std::uint32_t FolioPool::withhold(std::uint32_t want) {
       break;
     }
     MutexLock lock(mutex_);
-    withheld_.put(block);
+    keep_withheld_locked(block);
     given += frames;
   }
   return given;

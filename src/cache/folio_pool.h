@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "cache/buddy.h"
@@ -146,6 +147,7 @@ class FolioPool {
   void take_free_locked(FrameReservation& reservation, std::uint32_t want) REQUIRES(mutex_);
   void free_range_locked(std::uint32_t first, std::uint32_t end) REQUIRES(mutex_);
   void add_free(std::uint32_t count) REQUIRES(mutex_);
+  void keep_withheld_locked(Folio& block) REQUIRES(mutex_);
   void touch_locked(std::uint32_t end) REQUIRES(mutex_);
 
   Folio* folios_ = nullptr;
@@ -159,13 +161,14 @@ class FolioPool {
   Mutex prepare_mutex_{prepare_lock_class};  // may be held for milliseconds
   Atomic<std::uint32_t> prepared_;           // frames before this one may be used; written under prepare_mutex_
   bool try_huge_ GUARDED_BY(prepare_mutex_) = true;
-  Atomic<std::uint32_t> huge_frames_;          // written under prepare_mutex_
-  Atomic<std::uint32_t> huge_end_;             // no frame from here on was made ready in a huge page; the same
-  Atomic<std::uint32_t> meant_;                // frames that may have memory
-  IoThread* io_thread_ = nullptr;              // set before there are readers
-  FrameReservation withheld_{*this};           // under mutex_; its blocks have no memory
-  Atomic<std::uint32_t> withheld_count_;       // those whose memory is just going included
-  Atomic<std::uint32_t> retired_head_{kNone};  // a stack; taken whole
+  Atomic<std::uint32_t> huge_frames_;  // written under prepare_mutex_
+  Atomic<std::uint32_t> huge_end_;     // no frame from here on was made ready in a huge page; the same
+  Atomic<std::uint32_t> meant_;        // frames that may have memory
+  IoThread* io_thread_ = nullptr;      // set before there are readers
+  std::unique_ptr<std::uint16_t[]> areas_ GUARDED_BY(mutex_);  // by huge page: how many of its frames are withheld
+  FrameReservation withheld_{*this};                           // under mutex_; its blocks have no memory
+  Atomic<std::uint32_t> withheld_count_;                       // those whose memory is just going included
+  Atomic<std::uint32_t> retired_head_{kNone};                  // a stack; taken whole
   Atomic<std::uint32_t> retired_count_;
 };
 
