@@ -25,6 +25,7 @@ constexpr std::uint32_t kReclaimBatch = 64;
 constexpr std::uint32_t kLargestShare = 64;  // the largest folio is this part of the cache at most
 constexpr std::int64_t kPollNs = 2'000'000;  // references are dropped without a wake-up: look again
 constexpr std::uint64_t kMaxOperation = 16u << 20;
+constexpr std::uint32_t kTrimSlack = 4;  // frames; the index of a small cache comes and goes by that much
 
 }  // namespace
 
@@ -129,7 +130,7 @@ Status PageCache::resize(std::size_t memory) {
 void PageCache::trim() {
   for (;;) {
     const std::uint32_t most = usable(), populated = pool.populated_frames();
-    if (populated <= most) return;
+    if (populated <= most + kTrimSlack) return;
     const std::uint32_t excess = populated - most;
     pool.drain_fronts();
     if (pool.withhold(excess) >= excess) return;
@@ -165,8 +166,11 @@ std::int64_t PageCache::metadata_bytes() const {
 // files cost something whatever is cached of them, and descriptors stay once they were used: then fewer may be.
 std::uint32_t PageCache::usable() const {
   const MemoryUse use = memory_use();
-  const std::size_t other =
-      use.index + use.descriptors + std::max<std::size_t>(kFixedBytes, use.files + use.prefetch + use.counters);
+  // The lookaside comes in whole pages, which a small cache is not charged for.
+  const std::size_t lookaside_bytes = static_cast<std::size_t>(lookaside.memory_bytes());
+  const std::size_t spared = lookaside_bytes - std::min(lookaside_bytes, frames() * Lookaside::kBytesPerFrame);
+  const std::size_t other = use.index + use.descriptors - spared +
+                            std::max<std::size_t>(kFixedBytes, use.files + use.prefetch + use.counters);
   // A little is left for what comes between one look and the next.
   const std::size_t memory = this->memory() - round_down(this->memory() / 512, kPageSize);
   const std::size_t left = memory > other ? memory - other : 0;
