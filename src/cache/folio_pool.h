@@ -99,7 +99,8 @@ class FolioPool {
   std::uint32_t withheld() const { return withheld_count_.load(memory_order_relaxed); }
   // Frames that have memory, as far as is known here: used once and not withheld, or made ready.
   std::uint32_t populated_frames() const {
-    return std::max(touched_.load(memory_order_relaxed), huge_end_.load(memory_order_relaxed)) - withheld();
+    const std::uint32_t gone = withheld() - std::min(withheld(), going_.load(memory_order_relaxed));
+    return std::max(touched_.load(memory_order_relaxed), huge_end_.load(memory_order_relaxed)) - gone;
   }
 
   // Waits for a grace period and frees what was retired before. Returns the number of frames freed. No lock held.
@@ -168,6 +169,7 @@ class FolioPool {
   std::unique_ptr<std::uint16_t[]> areas_ GUARDED_BY(mutex_);  // by huge page: how many of its frames are withheld
   FrameReservation withheld_{*this};                           // under mutex_; its blocks have no memory
   Atomic<std::uint32_t> withheld_count_;                       // those whose memory is just going included
+  Atomic<std::uint32_t> going_;                                // of them, those
   Atomic<std::uint32_t> retired_head_{kNone};                  // a stack; taken whole
   Atomic<std::uint32_t> retired_count_;
 };
