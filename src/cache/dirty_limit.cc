@@ -20,6 +20,7 @@ constexpr std::int64_t kPollNs = 10'000'000;
 constexpr std::int64_t kCredit = 2'000'000;       // what a sleep that took too long is made up for
 constexpr std::int64_t kShortestPause = 300'000;  // less is not worth a sleep: the clock keeps it for the next write
 constexpr std::int64_t kLongestPause = 40'000'000;
+constexpr std::int64_t kMostAhead = kSecond;  // how far the clock runs ahead: a rate that was wrong is forgotten soon
 constexpr std::uint64_t kTellingPages = 512;  // fewer say more of the flush than of the device
 
 }  // namespace
@@ -60,10 +61,11 @@ void DirtyLimit::pace(std::uint32_t pages) {
   const std::int64_t cost = cost_ns(pages);
   const std::int64_t now = clock_ns(CLOCK_MONOTONIC);
   std::int64_t due = due_ns_.load(memory_order_relaxed);
-  std::int64_t start;
+  std::int64_t start, next;
   do {
     start = std::max(due, now - kCredit);
-  } while (!due_ns_.compare_exchange(due, start + cost, memory_order_relaxed, memory_order_relaxed));
+    next = std::min(start + cost, now + kMostAhead);
+  } while (!due_ns_.compare_exchange(due, next, memory_order_relaxed, memory_order_relaxed));
   if (start - now < kShortestPause) return;
   cache_.stats.count(Counter::paced);
   const std::int64_t until = std::min(start, now + kLongestPause);

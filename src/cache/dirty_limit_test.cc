@@ -67,6 +67,22 @@ TEST_F(DirtyLimitTest, D1_WritersKeepToTheRate) {
   EXPECT_GT(claim_all(), paced * 1.3) << "nearer to the hard limit, slower";
 }
 
+// One slow slice does not make writers wait for what it predicted once the device is fast again.
+TEST_F(DirtyLimitTest, AWrongRateIsForgotten) {
+  Watchdog watchdog("writers after a slow slice");
+  dirty.measured(512, 100'000'000'000);
+  make_unstable(dirty.background() + 1);
+  ASSERT_TRUE(dirty.claim(test.mapping, 200).ok()) << "40 seconds by that rate";
+  dirty.unclaim(200);
+  for (int i = 0; i < 50; ++i) dirty.measured(100'000, 100'000'000);
+  const auto begin = Clock::now();
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_TRUE(dirty.claim(test.mapping, 10).ok());
+    dirty.unclaim(10);
+  }
+  EXPECT_LT(seconds_since(begin), 3.0) << "as long as 100 of the longest pauses";
+}
+
 // Small claims that keep coming do not pass a large one that waits.
 TEST_F(DirtyLimitTest, ALargeClaimIsNotPassedForEver) {
   Watchdog watchdog("a large claim beside small ones");
