@@ -2,12 +2,14 @@
 #include "cache/folio_pool.h"
 
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <new>
+#include <utility>
 
 #include "base/defect.h"
 #include "base/error.h"
@@ -87,21 +89,11 @@ void FrameReservation::release() {
 }
 
 Status FolioPool::create(std::uint32_t frames, std::uint32_t in_use) {
+  QUIRE_TRY(fronts_.create(in_use));
+  std::unique_ptr<std::uint16_t[]> areas(new (std::nothrow) std::uint16_t[frames / kHugeFrames + 1]());
+  if (areas == nullptr) return fail(ENOMEM);
   const std::size_t bytes = std::size_t{frames} * kPageSize;
-  const int fd = memfd_create("quire-arena", MFD_CLOEXEC);
-  if (fd < 0) return fail_with(errno, "cannot create the arena of the cache (memfd_create): %m");
-  if (ftruncate(fd, static_cast<off_t>(bytes)) != 0) {
-    const int errnum = errno;
-    close(fd);
-    return fail_with(errnum, "cannot size the arena of the cache to %zu bytes: give the cache less memory", bytes);
-  }
-  arena_ = map_aligned(bytes, fd);
-  const int map_errno = errno;
-  close(fd);  // the mapping keeps it
-  if (arena_ == nullptr) {
-    return fail_with(map_errno, "cannot map %zu bytes for the cache: give it less memory", bytes);
-  }
-  madvise(arena_, bytes, MADV_DONTFORK);  // a child gets errors from every call, and pays nothing for the arena
+  QUIRE_TRY(map_arena(bytes));
   const std::size_t descriptor_bytes = descriptors_size(frames);
   void* descriptors = map_aligned(descriptor_bytes, -1);
   if (descriptors == nullptr) {
@@ -118,11 +110,32 @@ Status FolioPool::create(std::uint32_t frames, std::uint32_t in_use) {
   {
     MutexLock lock(mutex_);
     free_.use(folios_);
-    areas_.reset(new (std::nothrow) std::uint16_t[frames / kHugeFrames + 1]());
-    if (areas_ == nullptr) return fail(ENOMEM);
+    areas_ = std::move(areas);
   }
   free_count_.store(frames, memory_order_relaxed);
-  return fronts_.create(in_use);
+  return {};
+}
+
+Status FolioPool::map_arena(std::size_t bytes) {
+  rlimit largest{};
+  if (getrlimit(RLIMIT_FSIZE, &largest) == 0 && bytes > largest.rlim_cur) {  // to try would be SIGXFSZ
+    return fail_with(EFBIG, "the limit on file sizes is below the arena's %zu bytes: raise it (ulimit -f)", bytes);
+  }
+  const int fd = memfd_create("quire-arena", MFD_CLOEXEC);
+  if (fd < 0) return fail_with(errno, "cannot create the arena of the cache (memfd_create): %m");
+  if (ftruncate(fd, static_cast<off_t>(bytes)) != 0) {
+    const int errnum = errno;
+    close(fd);
+    return fail_with(errnum, "cannot size the arena of the cache to %zu bytes: give the cache less memory", bytes);
+  }
+  arena_ = map_aligned(bytes, fd);
+  const int map_errno = errno;
+  close(fd);  // the mapping keeps it
+  if (arena_ == nullptr) {
+    return fail_with(map_errno, "cannot map %zu bytes for the cache: give it less memory", bytes);
+  }
+  madvise(arena_, bytes, MADV_DONTFORK);  // a child gets errors from every call, and pays nothing for the arena
+  return {};
 }
 
 FolioPool::~FolioPool() {

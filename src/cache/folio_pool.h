@@ -137,6 +137,7 @@ class FolioPool {
 
  private:
   friend class FrameReservation;
+  Status map_arena(std::size_t bytes);
   void prepare(std::uint32_t first);
   std::uint32_t take_prepared(FrameReservation& reservation, std::uint32_t want, unsigned max_order,
                               std::uint32_t prepared);
