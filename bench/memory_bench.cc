@@ -270,55 +270,69 @@ std::uint64_t own_pss() {
   give_up("no Pss in smaps_rollup");
 }
 
-int many_files(const std::string& directory, std::size_t count) {
-  constexpr std::size_t kFile = 256 * 1024, kCacheMemory = 256 * kMiB;
+constexpr std::size_t kSmallFile = 256 * 1024, kManyMemory = 256 * kMiB;
+
+// A folder of files, removed at the end.
+class ScratchFolder {
+ public:
+  ScratchFolder(const std::string& directory, std::size_t count)
+      : path_(directory + "/.memory-bench-many-" + std::to_string(getpid())), count_(count) {
+    if (mkdir(path_.c_str(), 0700) != 0) give_up("cannot make " + path_);
+    const std::vector<char> bytes(kSmallFile, 'q');
+    for (std::size_t i = 0; i < count; ++i) {
+      const int fd = open(file(i).c_str(), O_WRONLY | O_CREAT, 0600);
+      if (fd < 0 || write(fd, bytes.data(), kSmallFile) != kSmallFile) give_up("cannot fill " + path_);
+      close(fd);
+    }
+    sync();
+  }
+  ScratchFolder(const ScratchFolder&) = delete;
+  ScratchFolder& operator=(const ScratchFolder&) = delete;
+  ~ScratchFolder() {
+    for (std::size_t i = 0; i < count_; ++i) unlink(file(i).c_str());
+    rmdir(path_.c_str());
+  }
+  std::string file(std::size_t i) const { return path_ + "/" + std::to_string(i); }
+
+ private:
+  const std::string path_;
+  const std::size_t count_;
+};
+
+void allow_descriptors(rlim_t needed) {
   rlimit limit{};
   getrlimit(RLIMIT_NOFILE, &limit);
-  const rlim_t needed = 2 * count + 50;
-  limit.rlim_cur = std::max(limit.rlim_max, needed);
-  limit.rlim_max = limit.rlim_cur;
+  limit.rlim_cur = limit.rlim_max = std::max(limit.rlim_max, needed);
   if (setrlimit(RLIMIT_NOFILE, &limit) != 0) {
     give_up("the limit of open files is not ours to raise to " + std::to_string(needed) + ": each takes two");
   }
-  const std::string folder = directory + "/.memory-bench-many-" + std::to_string(getpid());
-  if (mkdir(folder.c_str(), 0700) != 0) give_up("cannot make " + folder);
-  std::vector<char> bytes(kFile, 'q');
-  for (std::size_t i = 0; i < count; ++i) {
-    const int fd = open((folder + "/" + std::to_string(i)).c_str(), O_WRONLY | O_CREAT, 0600);
-    if (fd < 0 || write(fd, bytes.data(), kFile) != static_cast<ssize_t>(kFile)) give_up("cannot fill " + folder);
-    close(fd);
+}
+
+// The account beside the PSS that the process has more than at first, while it grows.
+struct Looks {
+  std::uint64_t base, most_pss = 0, most_used = 0;
+  double worst = 0;  // difference over the PSS
+  int count = 0;
+
+  void look(quire_cache* cache) {
+    const std::uint64_t used = stats_of(cache)["memory_used"].get<std::uint64_t>();
+    const std::uint64_t pss = own_pss() - base;
+    most_pss = std::max(most_pss, pss);
+    most_used = std::max(most_used, used);
+    if (used <= kManyMemory / 2) return;
+    worst = std::max(worst, std::abs(static_cast<double>(used) - static_cast<double>(pss)) / static_cast<double>(pss));
+    ++count;
   }
-  sync();
-  const std::uint64_t base = own_pss();
-  quire_cache* cache = make_cache(kCacheMemory);
-  std::vector<quire_file*> files;
-  for (std::size_t i = 0; i < count; ++i) {
-    files.push_back(open_file(cache, (folder + "/" + std::to_string(i)).c_str(), O_RDONLY));
-  }
-  std::atomic<bool> stop{false};
-  std::uint64_t most_pss = 0, most_used = 0;
-  double worst = 0;
-  int looks = 0;
-  std::thread watcher([&] {
-    while (!stop) {
-      const std::uint64_t used = stats_of(cache)["memory_used"].get<std::uint64_t>();
-      const std::uint64_t pss = own_pss() - base;
-      most_pss = std::max(most_pss, pss);
-      most_used = std::max(most_used, used);
-      if (used > kCacheMemory / 2) {
-        worst =
-            std::max(worst, std::abs(static_cast<double>(used) - static_cast<double>(pss)) / static_cast<double>(pss));
-        ++looks;
-      }
-      usleep(20'000);
-    }
-  });
+};
+
+// Every file a step further, round by round, by two threads.
+void read_all_at_once(const std::vector<quire_file*>& files) {
   std::vector<std::thread> threads;
   for (unsigned t = 0; t < 2; ++t) {
     threads.emplace_back([&, t] {
       std::vector<char> buffer(16 * 1024);
-      for (std::size_t at = 0; at < kFile; at += buffer.size()) {  // every file a step further, round by round
-        for (std::size_t i = t; i < count; i += 2) {
+      for (std::size_t at = 0; at < kSmallFile; at += buffer.size()) {
+        for (std::size_t i = t; i < files.size(); i += 2) {
           check(quire_pread(files[i], buffer.data(), buffer.size(), static_cast<off_t>(at)) ==
                 static_cast<ssize_t>(buffer.size()));
         }
@@ -326,23 +340,35 @@ int many_files(const std::string& directory, std::size_t count) {
     });
   }
   for (std::thread& thread : threads) thread.join();
-  const nlohmann::json stats = stats_of(cache);
-  const std::uint64_t pss = own_pss() - base;
+}
+
+int many_files(const std::string& directory, std::size_t count) {
+  allow_descriptors(2 * count + 50);
+  const ScratchFolder folder(directory, count);
+  Looks looks{.base = own_pss()};
+  quire_cache* cache = make_cache(kManyMemory);
+  std::vector<quire_file*> files;
+  for (std::size_t i = 0; i < count; ++i) files.push_back(open_file(cache, folder.file(i).c_str(), O_RDONLY));
+  std::atomic<bool> stop{false};
+  std::thread watcher([&] {
+    for (; !stop; usleep(20'000)) looks.look(cache);
+  });
+  read_all_at_once(files);
   stop = true;
   watcher.join();
+  const nlohmann::json stats = stats_of(cache);
+  const auto mib = [&](const char* key) { return stats[key].get<double>() / kMiB; };
   std::printf(
       "%zu open files read ahead at once in 256 MiB: at the end %.1f MiB accounted, %.1f MiB PSS above what the "
       "process had before; most %.1f and %.1f MiB; they differed by %.2f %% at most in %d looks\n",
-      count, stats["memory_used"].get<double>() / kMiB, static_cast<double>(pss) / kMiB,
-      static_cast<double>(most_used) / kMiB, static_cast<double>(most_pss) / kMiB, 100 * worst, looks);
+      count, mib("memory_used"), static_cast<double>(own_pss() - looks.base) / kMiB,
+      static_cast<double>(looks.most_used) / kMiB, static_cast<double>(looks.most_pss) / kMiB, 100 * looks.worst,
+      looks.count);
   std::printf("parts: arena %.1f, descriptors %.1f, index %.1f, files %.1f, prefetch %.1f, counters %.1f MiB\n",
-              stats["arena_bytes"].get<double>() / kMiB, stats["descriptor_bytes"].get<double>() / kMiB,
-              stats["index_bytes"].get<double>() / kMiB, stats["file_bytes"].get<double>() / kMiB,
-              stats["prefetch_bytes"].get<double>() / kMiB, stats["counter_bytes"].get<double>() / kMiB);
+              mib("arena_bytes"), mib("descriptor_bytes"), mib("index_bytes"), mib("file_bytes"), mib("prefetch_bytes"),
+              mib("counter_bytes"));
   for (quire_file* file : files) check(quire_close(file) == 0);
   check(quire_cache_destroy(cache, 0) == 0);
-  for (std::size_t i = 0; i < count; ++i) unlink((folder + "/" + std::to_string(i)).c_str());
-  rmdir(folder.c_str());
   return 0;
 }
 

@@ -6,16 +6,17 @@
 //
 //        admit (no ghost, or too old a one)                      admit (a ghost younger than hot's coldest)
 //                        v                                                      v
-//   bit set: to front  [ cold ]  -- hot is short of frames: as it is -->     [ hot ]  bit set: to front
+//   bit set: to front  [ cold ]  -- hot is short of frames: what was used    [ hot ]  bit set: to front
+//                                   again, then the oldest as it is -->
 //                        v                                                      v
 //        tail, hot within its share: evicted                     tail, hot over its share: evicted
 //
 // From LIRS (Jiang and Zhang, SIGMETRICS 2002): a page comes to be hot by a reuse distance smaller than the time for
-// which hot's coldest has been left alone, never by being hit soon after it came; and hot pages stay while nothing
-// better refaults, so a loop larger than the cache keeps most of itself. From CLOCK-Pro (Jiang, Chen and Zhang, USENIX
-// ATC 2005): bits in the place of hits. Unlike CLOCK, which learns of an access when the page is about to go, a hand
-// goes round all frames, two at each eviction and further the more bits it finds, so that last accesses are known to a
-// fraction of a turn. Everything below rests on that.
+// which hot's coldest has been left alone; by being hit soon after it came only while frames of hot are nobody's yet;
+// and hot pages stay while nothing better refaults, so a loop larger than the cache keeps most of itself. From
+// CLOCK-Pro (Jiang, Chen and Zhang, USENIX ATC 2005): bits in the place of hits. Unlike CLOCK, which learns of an
+// access when the page is about to go, a hand goes round all frames, two at each frame evicted and further the more
+// bits it finds, so that last accesses are known to a fraction of a turn. Everything below rests on that.
 //
 // What is adaptive is cold's share of the frames. With next to none this is LIRS (best on loops, scans, stable sets);
 // with all but a few it is LRU (best where pages are used a few times and never again). Two questions decide; for each

@@ -69,7 +69,8 @@ unsigned order_of_largest(std::size_t frames) {
 
 }  // namespace
 
-// The limits that follow from the memory.
+// The limits that follow from the memory. Others read each by itself, beside a resize some old and some new: each is
+// a limit of one of the two sizes.
 void PageCache::divide(std::size_t memory) {
   const auto frames = static_cast<std::uint32_t>(frames_of(memory));
   memory_.store(memory, memory_order_relaxed);
