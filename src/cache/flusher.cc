@@ -21,6 +21,7 @@ constexpr std::int64_t kSecond = 1'000'000'000;
 constexpr std::int64_t kExpire = 30 * kSecond;        // dirty for longer is written whether or not memory is short
 constexpr std::int64_t kRetry = kSecond / 10;         // a failing file is tried again no sooner
 constexpr std::int64_t kRebuildPause = kSecond / 10;  // between two searches for blocks to rebuild
+constexpr std::int64_t kGatherTime = kSecond / 20;    // spent on making huge pages at once
 constexpr std::uint64_t kMinSlice = 256;              // pages written before they are flushed, at least
 constexpr std::uint64_t kMostToDrop = 2048;           // pages that wait together to be written and dropped
 constexpr std::uint64_t kWorthHelp = 2 * kWritebackBatchPages;
@@ -182,6 +183,15 @@ void Flusher::rebuild_blocks() {
   rebuild_after_ns_ = now + (rebuilt != 0 ? kRebuildPause : kSecond);
 }
 
+// Where frames had to do with small pages: once none has been taken for the first time since the last look.
+void Flusher::gather_small() {
+  const std::uint32_t touched = cache_.pool.touched_frames();
+  if (std::exchange(touched_before_, touched) != touched) return;
+  const std::int64_t until = now_ns() + kGatherTime;
+  while (!stop_.load(memory_order_relaxed) && now_ns() < until && cache_.pool.gather_small()) {
+  }
+}
+
 void Flusher::run() {
   while (!stop_.load(memory_order_acquire)) {
     const std::uint32_t ticket = queue_.prepare();
@@ -190,7 +200,8 @@ void Flusher::run() {
     if (kicked || background || asked_.load(memory_order_acquire) || stop_.load(memory_order_acquire)) {
       queue_.cancel();
     } else {
-      queue_.wait(ticket, cache_.wanted_order.load(memory_order_relaxed) != 0 ? kRebuildPause : kSecond);
+      const bool work = cache_.wanted_order.load(memory_order_relaxed) != 0 || cache_.pool.has_small();
+      queue_.wait(ticket, work ? kRebuildPause : kSecond);
     }
     const bool waited_for = kicks_.exchange(0, memory_order_acquire) != 0;
     background_kicked_.store(false, memory_order_release);
@@ -198,6 +209,7 @@ void Flusher::run() {
     if (!waited_for) {
       cache_.pool.prepare_ahead(stop_);
       rebuild_blocks();
+      if (!background && cache_.pool.has_small()) gather_small();
     }
     cache_.ghosts.sweep(stop_);
     cache_.trim();

@@ -45,6 +45,7 @@ class Flusher {
   bool visit_next(bool everything, bool waited_for, std::uint64_t* left);
   void round(bool everything, bool waited_for);
   void rebuild_blocks();
+  void gather_small();
 
   PageCache& cache_;
   Thread thread_;
@@ -58,6 +59,7 @@ class Flusher {
   Atomic<bool> background_kicked_;
   Atomic<std::uint64_t> failing_folios_;
   std::int64_t rebuild_after_ns_ = 0;  // the thread's own
+  std::uint32_t touched_before_ = 0;   // the same
   Atomic<bool> stop_;
 };
 

@@ -19,17 +19,11 @@
 namespace quire {
 
 LockClass folio_pool_lock_class{"folio pool"};
-LockClass prepare_lock_class{"frame preparation"};
 
 namespace {
 
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25  // Linux 6.1
-#endif
-
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
-constexpr std::uint32_t kHugeFrames = kHugePage / kPageSize;
-constexpr std::uint32_t kMaxChunk = 4 * kHugeFrames;  // frames prepared at once
+constexpr std::size_t kHugePage = FrameMemory::kHugePage;
+constexpr std::uint32_t kHugeFrames = FrameMemory::kHugeFrames;
 
 // Shared memory of fd, or private memory for fd < 0, at an address where huge pages fit. Null: errno says why.
 void* map_aligned(std::size_t bytes, int fd) {
@@ -94,6 +88,7 @@ Status FolioPool::create(std::uint32_t frames, std::uint32_t in_use) {
   if (areas == nullptr) return fail(ENOMEM);
   const std::size_t bytes = std::size_t{frames} * kPageSize;
   QUIRE_TRY(map_arena(bytes));
+  QUIRE_TRY(memory_.create(static_cast<char*>(arena_), frames));
   const std::size_t descriptor_bytes = descriptors_size(frames);
   void* descriptors = map_aligned(descriptor_bytes, -1);
   if (descriptors == nullptr) {
@@ -144,45 +139,39 @@ FolioPool::~FolioPool() {
   if (folios_ != nullptr) munmap(static_cast<void*>(folios_ - 1), descriptors_size(frames_));
 }
 
-// Frames are used in order, so before the next ones are, they are made of huge pages where the machine allows: one
-// madvise for a quarter of what is in use, since each call waits for every processor once. It does what shmem_enabled
-// would, whatever that is set to. Clearing a huge page takes 0.6 to 4 ms (where the host has to find the memory), hence
-// ahead of need. first: what the caller saw in prepared_; another thread may have been faster.
 void FolioPool::prepare(std::uint32_t first) {
-  MutexLock lock(prepare_mutex_);
-  if (prepared_.load(memory_order_relaxed) != first || first == frames_) return;
-  const std::uint32_t meant = meant_.load(memory_order_relaxed);
-  const std::uint32_t populated = populated_frames();
-  const std::uint32_t room = meant > populated ? (meant - populated) / kHugeFrames * kHugeFrames : 0;
-  if (!try_huge_ || room == 0) {
-    // The next ones, or all, are mapped page by page.
-    prepared_.store(try_huge_ ? first + std::min(frames_ - first, kHugeFrames) : frames_, memory_order_release);
-    return;
-  }
-  const std::uint32_t wanted = std::clamp<std::uint32_t>(first / 4 / kHugeFrames * kHugeFrames, kHugeFrames, kMaxChunk);
-  const std::uint32_t chunk = std::min(wanted, room);
-  char* start = static_cast<char*>(arena_) + std::size_t{first} * kPageSize;
-  const std::size_t bytes = std::size_t{chunk} * kPageSize;
-  // An empty range is not collapsed: the first page of each huge one must be there.
-  for (std::size_t at = 0; at < bytes; at += kHugePage) *static_cast<volatile char*>(start + at) = 0;
-  if (madvise(start, bytes, MADV_COLLAPSE) == 0) {
-    huge_frames_.store(huge_frames_.load(memory_order_relaxed) + chunk, memory_order_relaxed);
-    huge_end_.store(first + chunk, memory_order_relaxed);
-  } else {
-    try_huge_ = false;
-  }
-  prepared_.store(first + chunk, memory_order_release);
+  const std::uint32_t meant = meant_.load(memory_order_relaxed), populated = populated_frames();
+  memory_.prepare(first, meant > populated ? meant - populated : 0);
 }
 
 void FolioPool::prepare_ahead(const Atomic<bool>& stop) {
-  while (prepare_due() && !stop.load(memory_order_relaxed)) prepare(prepared_.load(memory_order_relaxed));
+  while (prepare_due() && !stop.load(memory_order_relaxed)) prepare(memory_.prepared());
+}
+
+bool FolioPool::gather_small() {
+  MutexLock lock(memory_.mutex);
+  if (!has_small()) return false;
+  const std::uint32_t first = memory_.first_small();
+  if (has_withheld(first)) {  // a huge page would give those memory
+    memory_.pass_first();
+    return true;
+  }
+  void* const start = folios_[first].bytes();
+  if (io_thread_ != nullptr) io_thread_->withdraw(start, kHugePage);  // its pins would stand in the way
+  memory_.gather_first();
+  if (io_thread_ != nullptr) io_thread_->offer(start, kHugePage);
+  return true;
+}
+
+bool FolioPool::has_withheld(std::uint32_t first) {
+  MutexLock lock(mutex_);
+  return areas_[first / kHugeFrames] != 0;
 }
 
 std::uint32_t FolioPool::take(FrameReservation& reservation, std::uint32_t want, unsigned max_order) {
   std::uint32_t taken = max_order == 0 && want <= FrameFront::kBatch ? take_from_front(reservation, want) : 0;
   while (taken < want) {
-    // Acquire: its bytes were written by who prepared them.
-    const std::uint32_t prepared = prepared_.load(memory_order_acquire);
+    const std::uint32_t prepared = memory_.prepared();
     const std::uint32_t got = take_prepared(reservation, want - taken, max_order, prepared);
     taken += got;
     if (got != 0) continue;
@@ -208,7 +197,7 @@ std::uint32_t FolioPool::take_from_front(FrameReservation& reservation, std::uin
 
 // Up to a batch, of frames that were used before; of others no more than are wanted now.
 void FolioPool::fill_front(FrameFront& front, std::uint32_t want) {
-  const std::uint32_t prepared = prepared_.load(memory_order_acquire);  // as in take()
+  const std::uint32_t prepared = memory_.prepared();
   const std::uint32_t before = front.count.load(memory_order_relaxed);
   std::uint32_t count = before;
   MutexLock lock(mutex_);
@@ -277,7 +266,7 @@ std::uint32_t FolioPool::take_block_locked(unsigned order, std::uint32_t prepare
   const std::uint64_t aligned = round_up(touched, size);
   if (aligned + size > prepared) return kNone;
   const auto first = static_cast<std::uint32_t>(aligned);
-  const std::uint32_t ready = std::max(touched, huge_end_.load(memory_order_relaxed));
+  const std::uint32_t ready = std::max(touched, memory_.huge_end());
   if (first + size > ready && first + size - ready > room) return kNone;
   touch_locked(first + size);
   free_range_locked(touched, first);  // what was skipped
@@ -389,11 +378,12 @@ void FolioPool::keep_withheld_locked(Folio& block) {
 }
 
 std::uint32_t FolioPool::withhold(std::uint32_t want) {
+  MutexLock no_gathering(memory_.mutex);
   FrameReservation blocks(*this);
   {
     MutexLock lock(mutex_);
     // What is ready and was never used has memory as well.
-    const std::uint32_t ready = huge_end_.load(memory_order_relaxed);
+    const std::uint32_t ready = memory_.huge_end();
     if (touched_.load(memory_order_relaxed) < ready) {
       const std::uint32_t touched = touched_.load(memory_order_relaxed);
       touch_locked(ready);
@@ -417,6 +407,7 @@ std::uint32_t FolioPool::withhold(std::uint32_t want) {
       going_.store(0, memory_order_relaxed);
       break;
     }
+    memory_.lost(id(block));
     MutexLock lock(mutex_);
     keep_withheld_locked(block);
     going_.fetch_sub(frames, memory_order_relaxed);

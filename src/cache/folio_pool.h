@@ -1,5 +1,5 @@
 // The frames: one memfd arena and one descriptor per frame, both at fixed addresses for the life of the cache.
-// Guarantees: R2 (type stability), M1.  Locks: prepare_mutex_, a leaf; a front's mutex > mutex_.
+// Guarantees: R2 (type stability), M1.  Locks: memory_.mutex > mutex_; a front's mutex > mutex_.
 //
 // A frame is taken into a FrameReservation (before any lock is held, see PageCache::reserve), becomes a folio, and goes
 // back through `retire` after its last reference: it becomes free only once a grace period has passed, so that a fast
@@ -15,6 +15,7 @@
 #include "cache/buddy.h"
 #include "cache/folio.h"
 #include "cache/frame_front.h"
+#include "cache/frame_memory.h"
 #include "quire/result.h"
 #include "sync/mutex.h"
 
@@ -23,7 +24,6 @@ namespace quire {
 class FolioPool;
 class IoThread;
 extern LockClass folio_pool_lock_class;
-extern LockClass prepare_lock_class;
 
 // Frames that belong to one operation and to no mapping. Given back at its end.
 class FrameReservation {
@@ -86,8 +86,15 @@ class FolioPool {
   // looked at between pieces.
   void prepare_ahead(const Atomic<bool>& stop);
   bool prepare_due() const {
-    const std::uint32_t prepared = prepared_.load(memory_order_relaxed);
+    const std::uint32_t prepared = memory_.prepared();
     return prepared < meant_.load(memory_order_relaxed) && prepared - touched_.load(memory_order_relaxed) < kFewFrames;
+  }
+  // Makes a huge page of small ones that had to do when memory was wanted at once, and that are used by now; false:
+  // there are none.
+  bool gather_small();
+  bool has_small() const {
+    const std::uint32_t first = memory_.first_small();
+    return first != kNone && first + FrameMemory::kHugeFrames <= touched_.load(memory_order_relaxed);
   }
 
   // Gives the memory of up to `want` free frames back to the host, in blocks as large as there are: a huge page is
@@ -100,7 +107,7 @@ class FolioPool {
   // Frames that have memory, as far as is known here: used once and not withheld, or made ready.
   std::uint32_t populated_frames() const {
     const std::uint32_t gone = withheld() - std::min(withheld(), going_.load(memory_order_relaxed));
-    return std::max(touched_.load(memory_order_relaxed), huge_end_.load(memory_order_relaxed)) - gone;
+    return std::max(touched_.load(memory_order_relaxed), memory_.huge_end()) - gone;
   }
 
   // Waits for a grace period and frees what was retired before. Returns the number of frames freed. No lock held.
@@ -133,7 +140,7 @@ class FolioPool {
   // Frames whose descriptors and bytes were ever touched: what the arena and its metadata cost at most.
   std::uint32_t touched_frames() const { return touched_.load(memory_order_acquire); }
   // Bytes of the arena that lie in huge pages.
-  std::uint64_t huge_bytes() const { return std::uint64_t{huge_frames_.load(memory_order_relaxed)} * kPageSize; }
+  std::uint64_t huge_bytes() const { return memory_.huge_frames() * kPageSize; }
 
  private:
   friend class FrameReservation;
@@ -151,22 +158,19 @@ class FolioPool {
   void add_free(std::uint32_t count) REQUIRES(mutex_);
   void keep_withheld_locked(Folio& block) REQUIRES(mutex_);
   void touch_locked(std::uint32_t end) REQUIRES(mutex_);
+  bool has_withheld(std::uint32_t first);
 
   Folio* folios_ = nullptr;
   void* arena_ = nullptr;
   std::uint32_t frames_ = 0;
   Mutex mutex_{folio_pool_lock_class};
-  Buddy free_ GUARDED_BY(mutex_);            // frames that were used before
-  FrameFronts fronts_;                       // each under its own mutex, which comes before mutex_
-  Atomic<std::uint32_t> free_count_;         // outside of fronts, the untouched included; written under mutex_
-  Atomic<std::uint32_t> touched_;            // written under mutex_
-  Mutex prepare_mutex_{prepare_lock_class};  // may be held for milliseconds
-  Atomic<std::uint32_t> prepared_;           // frames before this one may be used; written under prepare_mutex_
-  bool try_huge_ GUARDED_BY(prepare_mutex_) = true;
-  Atomic<std::uint32_t> huge_frames_;  // written under prepare_mutex_
-  Atomic<std::uint32_t> huge_end_;     // no frame from here on was made ready in a huge page; the same
-  Atomic<std::uint32_t> meant_;        // frames that may have memory
-  IoThread* io_thread_ = nullptr;      // set before there are readers
+  Buddy free_ GUARDED_BY(mutex_);     // frames that were used before
+  FrameFronts fronts_;                // each under its own mutex, which comes before mutex_
+  Atomic<std::uint32_t> free_count_;  // outside of fronts, the untouched included; written under mutex_
+  Atomic<std::uint32_t> touched_;     // written under mutex_
+  FrameMemory memory_;
+  Atomic<std::uint32_t> meant_;                                // frames that may have memory
+  IoThread* io_thread_ = nullptr;                              // set before there are readers
   std::unique_ptr<std::uint16_t[]> areas_ GUARDED_BY(mutex_);  // by huge page: how many of its frames are withheld
   FrameReservation withheld_{*this};                           // under mutex_; its blocks have no memory
   Atomic<std::uint32_t> withheld_count_;                       // those whose memory is just going included
