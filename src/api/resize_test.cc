@@ -114,5 +114,33 @@ TEST_F(Resize, BesideReadersAndWriters) {
   ASSERT_EQ(quire_fsync(file_.get()), 0);
 }
 
+// One call writes in pieces as large as the memory allows: as it is then, and not as it was when the call began.
+TEST_F(Resize, BeneathOneLongWrite) {
+  const FilePtr other = open_file(cache_, dir_ / "other", O_RDWR | O_CREAT);
+  const std::string bytes = named_bytes(2, 0, 256 * kMiB);
+  std::atomic<bool> begun{false}, stop{false};
+  std::thread writer([&] {
+    begun = true;
+    write_all(other, bytes, 0);
+  });
+  std::vector<std::thread> readers;
+  for (unsigned i = 0; i < 8; ++i) {
+    readers.emplace_back([&, i] {
+      for (unsigned round = i; !stop; ++round) {
+        const std::size_t at = round % 300 * 128 * 1024;
+        ASSERT_TRUE(same_bytes(read_all(file_, 128 * 1024, static_cast<off_t>(at)), named_bytes(1, at, 128 * 1024)));
+      }
+    });
+  }
+  while (!begun) usleep(100);
+  usleep(20'000);
+  EXPECT_EQ(quire_cache_resize(cache_.get(), 4 * kMiB), 0) << quire_error_message();
+  writer.join();
+  stop = true;
+  for (std::thread& reader : readers) reader.join();
+  ASSERT_EQ(quire_fsync(other.get()), 0);
+  EXPECT_EQ(host_read(dir_ / "other"), bytes);
+}
+
 }  // namespace
 }  // namespace quire::api_testing

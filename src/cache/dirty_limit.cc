@@ -41,14 +41,18 @@ void DirtyLimit::measured(std::uint64_t pages, std::int64_t ns) {
 
 void DirtyLimit::progress() {
   room_queue_.wake_all();
-  if (used() <= background()) pace_queue_.wake_all();
+  if (writable() <= background()) pace_queue_.wake_all();
+}
+
+bool DirtyLimit::is_near(const Mapping& mapping) const {
+  return writable() >= background() || mapping.failing.load(memory_order_relaxed) != 0 || stuck() > most_in_all();
 }
 
 // What `pages` more take on the writers' clock, which runs at the device's rate times a factor that falls from 2 at the
 // background limit over 1 half way to an eighth.
 std::int64_t DirtyLimit::cost_ns(std::uint32_t pages) const {
   constexpr std::int64_t kOne = 256;
-  const auto now = static_cast<std::int64_t>(used());
+  const auto now = static_cast<std::int64_t>(writable());
   const auto low = static_cast<std::int64_t>(background()), high = static_cast<std::int64_t>(hard());
   const std::int64_t half = std::max<std::int64_t>((high - low) / 2, 1);
   const std::int64_t factor = std::clamp(kOne + kOne * (low + half - now) / half, kOne / 8, 2 * kOne);
@@ -57,7 +61,7 @@ std::int64_t DirtyLimit::cost_ns(std::uint32_t pages) const {
 }
 
 void DirtyLimit::pace(std::uint32_t pages) {
-  if (rate() == 0 || used() <= background()) return;
+  if (rate() == 0 || writable() <= background()) return;
   const std::int64_t cost = cost_ns(pages);
   const std::int64_t now = clock_ns(CLOCK_MONOTONIC);
   std::int64_t due = due_ns_.load(memory_order_relaxed);
@@ -72,7 +76,7 @@ void DirtyLimit::pace(std::uint32_t pages) {
   for (;;) {
     const std::uint32_t ticket = pace_queue_.prepare();
     const std::int64_t left = until - clock_ns(CLOCK_MONOTONIC);
-    if (left <= 0 || used() <= background()) {
+    if (left <= 0 || writable() <= background()) {
       pace_queue_.cancel();
       return;
     }
@@ -80,28 +84,31 @@ void DirtyLimit::pace(std::uint32_t pages) {
   }
 }
 
+// claims: those that came before. Two loads of what a resize changes may be of two sizes: a claim by either is right.
+bool DirtyLimit::has_room(const Mapping& mapping, std::uint64_t claims, std::uint32_t pages) const {
+  const std::uint64_t hard = this->hard();
+  const std::uint64_t most = hard - hard / 16;
+  const std::uint64_t unstable = this->unstable();
+  const std::uint64_t all = unstable + claims + pages;
+  if (mapping.failing.load(memory_order_acquire) != 0) return all <= most;
+  const std::uint64_t stuck = std::min(this->stuck(), unstable);
+  const std::uint64_t healthy = unstable - stuck + claims;
+  if (healthy != 0 && healthy + pages > std::max(most - std::min(stuck, most), hard / 4)) return false;
+  return stuck == 0 || all <= most_in_all();
+}
+
 bool DirtyLimit::try_claim(const Mapping& mapping, std::uint32_t pages) {
   const std::uint64_t claims = claims_.fetch_add(pages, memory_order_relaxed);
-  const std::uint64_t frames = cache_.frames();
-  const std::uint64_t most = hard() - frames / 32;
-  const std::uint64_t unstable = this->unstable();
-  bool room;
-  if (mapping.failing.load(memory_order_acquire) != 0) {
-    room = unstable + claims + pages <= most;
-  } else {
-    // What cannot be written is of files whose writeback fails: not this one's fault.
-    const std::uint64_t stuck = std::min(cache_.flusher().failing_folios(), most);
-    const std::uint64_t healthy = unstable > stuck ? unstable - stuck : 0;
-    room = healthy + claims == 0 || healthy + claims + pages <= std::max(most - stuck, frames / 8);
-  }
-  if (!room) claims_.fetch_sub(pages, memory_order_relaxed);
-  return room;
+  if (has_room(mapping, claims, pages)) return true;
+  claims_.fetch_sub(pages, memory_order_relaxed);
+  return false;
 }
 
 Status DirtyLimit::wait_for_room(Mapping& mapping, std::uint32_t pages) {
+  constexpr std::uint32_t kEnough = 2;  // of these began, and ended, after we came
   RangeGuard line(line_);
-  std::uint64_t attempts_before = 0;
-  bool waited = false;
+  const std::uint64_t attempts_before = mapping.flusher_attempts.load(memory_order_acquire);
+  const std::uint32_t rounds_before = rounds_.load(memory_order_acquire);
   for (;;) {
     const bool failing = mapping.failing.load(memory_order_acquire) != 0;
     if (failing) {
@@ -114,17 +121,24 @@ Status DirtyLimit::wait_for_room(Mapping& mapping, std::uint32_t pages) {
       room_queue_.cancel();
       return {};
     }
-    const std::uint64_t attempts = mapping.flusher_attempts.load(memory_order_acquire);
-    if (failing && waited && attempts >= attempts_before + 2) {  // one of them began after we came, and failed
+    const bool tried = mapping.flusher_attempts.load(memory_order_acquire) >= attempts_before + kEnough;
+    const int error = mapping.failing.load(memory_order_acquire);  // anew: it may have been written meanwhile
+    if (failing && tried && error != 0) {
       room_queue_.cancel();
       return fail_with(EIO,
                        "writeback of this file keeps failing (errno %d) and the dirty limit of %llu bytes is reached: "
                        "nothing is lost, mend the cause and sync",
-                       mapping.failing.load(memory_order_relaxed), static_cast<unsigned long long>(hard() * kPageSize));
+                       error, static_cast<unsigned long long>(hard() * kPageSize));
+    }
+    const std::uint64_t stuck = this->stuck();
+    if (stuck + pages > most_in_all() && rounds_.load(memory_order_acquire) - rounds_before > kEnough) {
+      room_queue_.cancel();
+      return fail_with(EIO,
+                       "%llu bytes of other files, whose writeback keeps failing, take most of the cache: nothing is "
+                       "lost, mend the cause and sync, or give the cache more memory",
+                       static_cast<unsigned long long>(stuck * kPageSize));
     }
     cache_.stats.count(Counter::throttled);
-    if (!waited) attempts_before = attempts;
-    waited = true;
     cache_.flusher().kick();
     room_queue_.wait(ticket, kPollNs);
   }
@@ -138,7 +152,7 @@ Status DirtyLimit::claim(Mapping& mapping, std::uint32_t pages) {
     waiting_.fetch_sub(1, memory_order_relaxed);
     QUIRE_TRY(waited);
   }
-  if (unstable() >= background()) cache_.flusher().kick_background();
+  if (past_background()) cache_.flusher().kick_background();
   return {};
 }
 

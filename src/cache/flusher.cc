@@ -104,6 +104,8 @@ void Flusher::write_back_asked(Mapping& mapping, const AskedWriteback& asked) {
 // Writes and flushes in slices, so that folios become clean while the rest is still being written.
 void Flusher::write_back_and_flush(Mapping& mapping, std::uint64_t first_page, std::uint64_t last_page) {
   const std::uint64_t pages = std::max<std::uint64_t>(cache_.frames() / 8, kMinSlice);
+  // A part that could be written says nothing of the rest. As long as the file was: who appends is not waited for.
+  const bool whole = first_page == 0 && last_page >= last_page_now(mapping);
   std::uint64_t page = first_page;
   int error = 0;
   bool more = true;
@@ -121,8 +123,6 @@ void Flusher::write_back_and_flush(Mapping& mapping, std::uint64_t first_page, s
     if (!flushed.ok() && error == 0) error = flushed.errnum();
     if (error == 0) cache_.dirty.measured(result.pages, clock_ns(CLOCK_MONOTONIC) - began);
   }
-  // A part that could be written says nothing of the rest.
-  const bool whole = first_page == 0 && last_page >= last_page_now(mapping);
   if (error != 0 || whole) set_failing(mapping, error);
 }
 
@@ -135,12 +135,12 @@ bool Flusher::visit_next(bool everything, bool waited_for, std::uint64_t* left) 
     if (mapping.unstable_count.load(memory_order_relaxed) == 0 && !asked) return Visit::drop;
     const std::int64_t now = now_ns();
     whole = everything || now - mapping.unstable_since_ns.load(memory_order_relaxed) > kExpire;
-    bool due = whole || asked;
     if (mapping.failing.load(memory_order_acquire) != 0) {
-      due = now >= mapping.retry_after_ns;
-      if (due) mapping.retry_after_ns = now + (waited_for ? kRetry : kSecond);
+      whole = now >= mapping.retry_after_ns;
+      if (whole) mapping.retry_after_ns = now + (waited_for ? kRetry : kSecond);
+      return whole ? Visit::enter : Visit::pass_over;
     }
-    return due ? Visit::enter : Visit::pass_over;
+    return whole || asked ? Visit::enter : Visit::pass_over;
   };
   Mapping* mapping;
   if (*left == 0 || !mappings_.next(decide, &mapping)) return false;
@@ -160,9 +160,10 @@ bool Flusher::visit_next(bool everything, bool waited_for, std::uint64_t* left) 
 }
 
 void Flusher::round(bool everything, bool waited_for) {
+  const DirtyLimit& dirty = cache_.dirty;
   std::uint64_t left = mappings_.size();
   while (!stop_.load(memory_order_acquire) && visit_next(everything, waited_for, &left)) {
-    if (!waited_for && everything && cache_.dirty.unstable() * 2 < cache_.dirty.background()) break;
+    if (!waited_for && everything) everything = dirty.writable() * 2 >= dirty.background();  // the asked for, still
   }
   std::uint64_t failing = 0;
   mappings_.for_each([&](const Mapping& mapping) {
@@ -170,8 +171,11 @@ void Flusher::round(bool everything, bool waited_for) {
       failing += mapping.unstable_count.load(memory_order_relaxed);
     }
   });
-  failing_folios_.store(failing, memory_order_relaxed);
-  cache_.progress();
+  const bool news = failing != dirty.stuck();
+  cache_.dirty.set_stuck(failing);
+  if (everything) cache_.dirty.round_ended();
+  // Who waits was woken by what was written. Woken each time they would ask for the next round at once.
+  if (news) cache_.progress();
 }
 
 // Where large folios were wanted. After a search in vain a longer pause: what is fragmented stays so for a while.
@@ -213,7 +217,7 @@ void Flusher::run() {
     }
     cache_.ghosts.sweep(stop_);
     cache_.trim();
-    round(waited_for || cache_.dirty.unstable() >= cache_.dirty.background(), waited_for);
+    round(waited_for || cache_.dirty.past_background(), waited_for);
   }
 }
 

@@ -33,9 +33,6 @@ class Flusher {
   void kick();             // somebody waits for memory or the dirty limit
   void kick_background();  // past the background limit; cheap when already kicked
 
-  // Unstable folios of mappings whose last writeback failed.
-  std::uint64_t failing_folios() const { return failing_folios_.load(memory_order_relaxed); }
-
  private:
   void run();
   void ask_again(Mapping& mapping, const AskedWriteback& asked);
@@ -57,7 +54,6 @@ class Flusher {
   WaitQueue queue_;              // the flusher sleeps here
   Atomic<std::uint32_t> kicks_;  // waiters' requests not yet taken up
   Atomic<bool> background_kicked_;
-  Atomic<std::uint64_t> failing_folios_;
   std::int64_t rebuild_after_ns_ = 0;  // the thread's own
   std::uint32_t touched_before_ = 0;   // the same
   Atomic<bool> stop_;

@@ -84,14 +84,17 @@ void PageCache::divide(std::size_t memory) {
 Status PageCache::create(const PageCacheOptions& options) {
   QUIRE_TRY(check_memory(options.memory));
   const std::size_t frames = frames_of(options.memory);
-  const std::size_t most = std::clamp(frames_of(std::max(options.max_memory, options.memory)), frames,
-                                      std::max<std::size_t>(frames, Eviction::kMaxFrames));
+  std::size_t most = std::clamp(frames_of(std::max(options.max_memory, options.memory)), frames,
+                                std::max<std::size_t>(frames, Eviction::kMaxFrames));
   // Address space for the most it may be given; where that is not to be had, it cannot grow.
+  if (!eviction.create(static_cast<std::uint32_t>(most), static_cast<std::uint32_t>(frames)).ok()) {
+    most = frames;
+    QUIRE_TRY(eviction.create(static_cast<std::uint32_t>(most), static_cast<std::uint32_t>(frames)));
+  }
   if (!pool.create(static_cast<std::uint32_t>(most), static_cast<std::uint32_t>(frames)).ok()) {
     QUIRE_TRY(pool.create(static_cast<std::uint32_t>(frames)));
   }
   QUIRE_TRY(lookaside.create(static_cast<std::uint32_t>(frames)));
-  QUIRE_TRY(eviction.create(pool.frames(), static_cast<std::uint32_t>(frames)));
   divide(options.memory);
   set_max_order(order_of_largest(frames));
   if (options.io_thread) {
@@ -114,13 +117,14 @@ Status PageCache::resize(std::size_t memory) {
                      pool.frames() * (kFrameCost + kNodeShare) + kFixedBytes);
   }
   MutexLock one(resize_mutex_);
+  const bool shrinks = memory < this->memory();
   divide(memory);
   // Range operations widen their locks to the largest folio there can be: never more than at first.
   max_order_.store(std::min(order_of_largest(frames), largest_order_), memory_order_relaxed);
   eviction.resize(static_cast<std::uint32_t>(frames));
   progress();  // who waits may find that there is room now
   const std::int64_t until = clock_ns(CLOCK_MONOTONIC) + kPatience;
-  while (pool.populated_frames() > usable() && clock_ns(CLOCK_MONOTONIC) < until) {
+  while (shrinks && over_budget() && clock_ns(CLOCK_MONOTONIC) < until) {
     const std::uint32_t ticket = frames_queue_.prepare();
     flusher_->kick();
     frames_queue_.wait(ticket, kPollNs);
@@ -129,16 +133,17 @@ Status PageCache::resize(std::size_t memory) {
 }
 
 void PageCache::trim() {
-  for (;;) {
+  while (over_budget()) {
     const std::uint32_t most = usable(), populated = pool.populated_frames();
-    if (populated <= most + kTrimSlack) return;
-    const std::uint32_t excess = populated - most;
+    const std::uint32_t excess = populated - std::min(populated, most);
     pool.drain_fronts();
     if (pool.withhold(excess) >= excess) return;
     const std::uint32_t in_use = frames_in_use();
     if (in_use <= most || reclaim(std::max(in_use - most, kReclaimBatch)) == 0) return;
   }
 }
+
+bool PageCache::over_budget() const { return pool.populated_frames() > usable() + kTrimSlack; }
 
 std::uint64_t PageCache::max_operation_bytes() const {
   return std::min<std::uint64_t>(kMaxOperation, memory() / 4);  // of the memory as given: callers count on it
@@ -181,13 +186,22 @@ std::uint32_t PageCache::usable() const {
   return std::max<std::uint32_t>(frames() / 4, static_cast<std::uint32_t>(std::min<std::size_t>(quota, frames())));
 }
 
-// entitled: the first of those who wait, who gets what it wants though the cache has become smaller meanwhile.
+// What must be in use at once lest everybody waits for everybody, whatever the budget says: frames that wait to be
+// written or are held by who writes (they may want a range that a reader holds), what the first of those who wait came
+// for, and some for readers. All beyond can be reclaimed. More than is usable only where other things than folios take
+// most of the memory, or the cache became smaller beneath it.
+std::uint32_t PageCache::least_needed(std::uint32_t wanted) const {
+  const std::uint64_t needed = dirty.used() + std::max(frames() / 8, wanted);
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>(needed, pool.frames()));
+}
+
+// entitled: the first of those who wait.
 std::uint32_t PageCache::take_within_budget(FrameReservation& reservation, std::uint32_t want, unsigned order,
                                             bool entitled) {
-  const std::uint32_t most = std::max(usable(), entitled ? want : 0);
+  const std::uint32_t most = std::max(usable(), least_needed(entitled ? reservation.count() + want : 0));
   std::uint32_t in_use = in_use_beside(pool.free_outside_fronts());
   if (in_use + want > most) in_use = frames_in_use();  // threads' fronts as well
-  if (pool.populated_frames() > most) flusher_->kick_background();
+  if (pool.populated_frames() > most + kTrimSlack) flusher_->kick_background();
   if (in_use >= most) return 0;
   pool.mean_to_use(most);
   const std::uint32_t taken = pool.take(reservation, std::min(want, most - in_use), order);

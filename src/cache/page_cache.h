@@ -2,9 +2,11 @@
 // Guarantees: M1.
 //
 // Memory comes before locks: `reserve` may wait and is called with nothing held. Its waiters hold no frames but for
-// one, the head of a FIFO, so no set of waiters can hold what the others wait for. Writers' reservations and unstable
-// (dirty, in writeback, unflushed) folios together stay under half of the frames (DirtyLimit): the other half can
-// always be reclaimed for readers, who hold no frames while they wait for more.
+// one, the head of a FIFO, so no set of waiters can hold what the others wait for. Writers claim what they may make
+// unstable (dirty, in writeback, unflushed) before they reserve, and claims and unstable folios together stay under
+// half of the frames (DirtyLimit). An eighth of the frames beyond them may always be in use, even where files' metadata
+// or a smaller size leave fewer than that (least_needed): readers, who hold no frames while they wait for more, get
+// theirs by reclaim of what is neither claimed nor unstable.
 #pragma once
 
 #include <algorithm>
@@ -137,6 +139,8 @@ class PageCache {
  private:
   bool try_reserve(FrameReservation& reservation, std::uint32_t want, unsigned order, bool entitled);
   std::uint32_t take_within_budget(FrameReservation& reservation, std::uint32_t want, unsigned order, bool entitled);
+  std::uint32_t least_needed(std::uint32_t wanted) const;
+  bool over_budget() const;
   void note_order_miss(unsigned order);
   std::uint32_t reclaim(std::uint32_t want);
   std::uint32_t give_up(const Victim& victim);

@@ -82,9 +82,9 @@ Result<std::size_t> file_copy(OpenFile& source, std::uint64_t from, OpenFile& ta
   if (source.inode == target.inode && from < offset + length && offset < from + length) {
     return fail_with(EINVAL, "the two ranges of this file overlap");
   }
-  const std::size_t most = std::min<std::size_t>(mapping.cache.max_operation_bytes(), length);
   std::size_t done = 0;
   while (done < length) {
+    const std::size_t most = mapping.cache.max_operation_bytes();  // now: a resize changes it
     const auto copied = copy_piece(source, target, Piece{from + done, offset + done, std::min(most, length - done)});
     if (!copied.ok() && done == 0) return copied;
     if (!copied.ok() || copied.value() == 0) break;

@@ -236,6 +236,57 @@ TEST_F(Durable, D1_OneFailingFileDoesNotStopAnother) {
   EXPECT_TRUE(all_of_file(file.range(0, 65'536), kFile, 0));
 }
 
+// The second one's dirty bytes are, while nobody knows that they cannot be written, what others have to wait for.
+TEST_F(Durable, D1_TwoFailingFilesDoNotStopAThird) {
+  Watchdog watchdog("a file beside two failing ones");
+  TestCache large(1024);
+  TestFile bad(large.cache, disk.make_file()), worse(large.cache, disk.make_file());
+  RamDisk good_disk(512);
+  TestFile good(large.cache, good_disk.make_file());
+  disk.fail_writes();
+  for (TestFile* failing : {&bad, &worse}) {
+    while (failing->write(words(4096, kFile, 1, failing->size()), failing->size()) > 0) {
+    }
+  }
+  EXPECT_GT(large.cache.dirty.stuck(), large.cache.dirty.hard());
+  const auto begin = std::chrono::steady_clock::now();
+  const std::uint64_t paced = large.sum(Counter::paced);
+  for (unsigned i = 0; i < 300; ++i) {
+    const std::uint64_t at = i % 64 * 16'384;
+    ASSERT_EQ(good.write(words(16'384, 2, i, at), at), 16'384) << i;
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10));
+  ASSERT_EQ(good.sync(), 0);
+  EXPECT_EQ(large.sum(Counter::paced), paced) << "below the background limit but for what cannot be written";
+}
+
+// Then reading goes on, and writers are told.
+TEST_F(Durable, D1_AShrunkCacheFullOfWhatCannotBeWritten) {
+  Watchdog watchdog("a healthy file in a cache that has become too small");
+  TestCache large(1024);
+  TestFile bad(large.cache, disk.make_file());
+  RamDisk good_disk(512);
+  TestFile good(large.cache, good_disk.make_file());
+  const std::vector<char> bytes = words(400 * 4096, 2, 1, 0);
+  ASSERT_EQ(good.write(bytes, 0), static_cast<ssize_t>(bytes.size()));
+  ASSERT_EQ(good.sync(), 0);
+  disk.fail_writes();
+  while (bad.write(words(4096, kFile, 1, bad.size()), bad.size()) > 0) {
+  }
+  const std::size_t before = large.cache.memory();
+  ASSERT_TRUE(large.cache.resize(TestCache(128).cache.memory()).ok());
+  EXPECT_GT(large.cache.dirty.stuck(), large.cache.frames());
+  EXPECT_EQ(good.content(), bytes);
+  EXPECT_EQ(good.write(words(100, 2, 2, 0), 0), -EIO);
+  EXPECT_EQ(bad.content(), words(bad.size(), kFile, 1, 0)) << "nothing is lost";
+  ASSERT_TRUE(large.cache.resize(before).ok());
+  EXPECT_EQ(good.write(words(100, 2, 2, 0), 0), 100);
+  disk.heal();
+  bad.sync();
+  EXPECT_EQ(bad.sync(), 0);
+  EXPECT_EQ(good.sync(), 0);
+}
+
 // What a failed flush leaves of a file without dirty bytes is an error to tell, and nothing to hold writers back for.
 TEST_F(Durable, D1_NothingAtStakeIsNotFailing) {
   ASSERT_EQ(file.write(words(9000, kFile, 1, 0), 0), 9000);

@@ -75,6 +75,60 @@ TEST(MemoryPressure, ManyLargeReadersBesideWritersOfOneFile) {
   });
 }
 
+// Other things take most of the memory: a quarter of the frames is left, and a writer may want as many at once, or hold
+// them all and wait for a range whose readers have none yet.
+TEST(MemoryPressure, M1_FilesThatTakeTheMemoryStopNobody) {
+  Watchdog watchdog("reads and writes beside a full budget");
+  RamDisk disk(4096);
+  TestCache test(512);
+  PageCache& cache = test.cache;
+  TestFile file(cache, disk.make_file());
+  const std::uint64_t most = cache.max_operation_bytes(), size = 4 * most;
+  for (std::uint64_t at = 0; at < size; at += most) file.write(words(most, 7, 1, at), at);
+  ASSERT_EQ(file.sync(), 0);
+  const auto charge = static_cast<std::int64_t>(cache.memory());
+  cache.charge_files(charge);
+  EXPECT_EQ(cache.usable(), cache.frames() / 4);
+  run_threads(7, [&](int thread) {
+    Random random(static_cast<std::uint64_t>(thread) + 1);
+    const std::uint64_t count = most - 4096 * random.below(20);
+    for (unsigned round = 0; round < 40; ++round) {
+      const std::uint64_t offset = random.below((size - count) / 512) * 512 + 8;
+      if (thread < 3) {
+        ASSERT_EQ(file.write(words(count - 8, 7, round + 2, offset), offset), static_cast<ssize_t>(count - 8));
+      } else {
+        const std::vector<char> bytes = file.range(offset, count - 8);
+        ASSERT_TRUE(all_of_file(bytes, 7, offset)) << offset;
+      }
+    }
+  });
+  cache.charge_files(-charge);
+}
+
+// Who waits for a frame asks for it now and then, and not all the time.
+TEST(MemoryPressure, WaitersDoNotSpin) {
+  Watchdog watchdog("a reader that waits for a frame");
+  RamDisk disk(4096), slow_disk(4096);
+  TestCache test;
+  TestFile file(test.cache, disk.make_file()), slow(test.cache, slow_disk.make_file());
+  ASSERT_EQ(slow.write(words(kLarge, 1, 1, 0), 0), ssize_t{kLarge});
+  ASSERT_EQ(file.write(words(kLarge, 2, 1, 0), 0), ssize_t{kLarge});
+  ASSERT_EQ(file.sync(), 0);
+  ASSERT_EQ(slow.sync(), 0);
+  file.drop_cached();
+  FrameReservation all(test.cache.pool);
+  while (test.cache.try_reserve(all, all.count() + 1)) {
+  }
+  std::thread reader([&] { EXPECT_EQ(file.range(0, kLarge).size(), kLarge); });
+  while (test.sum(Counter::reservation_waits) == 0) std::this_thread::yield();
+  const std::uint64_t before = test.sum(Counter::reservation_waits);
+  std::this_thread::sleep_for(std::chrono::milliseconds(500));
+  EXPECT_LT(test.sum(Counter::reservation_waits) - before, 500U) << "one each 2 ms would be 250";
+  all.release();
+  test.cache.progress();
+  reader.join();
+}
+
 // All readers and one hot range: whoever comes second waits behind a writer with frames of its own in hand.
 TEST(MemoryPressure, ReadersWaitingForTheirRangeHoldNoFrames) {
   Watchdog watchdog("readers that wait for a range with frames in hand");

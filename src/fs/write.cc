@@ -40,7 +40,7 @@ Result<WrittenAt> write_piece(OpenFile& file, std::span<const iovec> vectors, Us
   // Near the limit on dirty folios a write may still change those that count against it already, unless they cannot be
   // written back, or somebody waits for them to be. (One that becomes stable just before it is made dirty again passes
   // the limit by one, for each writer at that moment.)
-  const bool may_dirty = !cache.dirty.near();
+  const bool may_dirty = !cache.dirty.near(mapping);
   if (!may_dirty) cache.flusher().kick_background();
   if (whole && vectors.size() == 1 && count <= kPageSize && (io_flags & (kIoWithin | kIoDropBehind)) == 0 &&
       (may_dirty || (mapping.failing.load(memory_order_relaxed) == 0 && !cache.dirty.somebody_waits()))) {
@@ -105,12 +105,12 @@ Result<std::size_t> file_write(OpenFile& file, std::span<const iovec> vectors, s
     }
     count = limit - offset;  // as much as fits
   }
-  const std::uint64_t most = cache.max_operation_bytes();
   UserBuffer from(vectors);
   std::size_t done = 0;
   std::uint64_t first = 0, end = 0;
   while (done < count) {
-    const std::size_t want = std::min<std::uint64_t>(count - done, most);
+    const std::size_t want =
+        std::min<std::uint64_t>(count - done, cache.max_operation_bytes());  // now: a resize changes it
     const auto written = write_piece(file, vectors, from, offset + done, want, want == count, io_flags);
     if (!written.ok()) {
       if (done == 0) return fail(written.errnum());
