@@ -21,9 +21,9 @@ constexpr std::int64_t kSecond = 1'000'000'000;
 constexpr std::int64_t kExpire = 30 * kSecond;        // dirty for longer is written whether or not memory is short
 constexpr std::int64_t kRetry = kSecond / 10;         // a failing file is tried again no sooner
 constexpr std::int64_t kRebuildPause = kSecond / 10;  // between two searches for blocks to rebuild
-constexpr std::int64_t kGatherTime = kSecond / 20;    // spent on making huge pages at once
-constexpr std::uint64_t kMinSlice = 256;              // pages written before they are flushed, at least
-constexpr std::uint64_t kMostToDrop = 2048;           // pages that wait together to be written and dropped
+constexpr std::int64_t kGatherTime = kSecond / 200;  // for huge pages, each kRebuildPause: users of the small ones wait
+constexpr std::uint64_t kMinSlice = 256;             // pages written before they are flushed, at least
+constexpr std::uint64_t kMostToDrop = 2048;          // pages that wait together to be written and dropped
 constexpr std::uint64_t kWorthHelp = 2 * kWritebackBatchPages;
 
 std::int64_t now_ns() { return clock_ns(CLOCK_MONOTONIC_COARSE); }
@@ -191,8 +191,8 @@ void Flusher::rebuild_blocks() {
 void Flusher::gather_small() {
   const std::uint32_t touched = cache_.pool.touched_frames();
   if (std::exchange(touched_before_, touched) != touched) return;
-  const std::int64_t until = now_ns() + kGatherTime;
-  while (!stop_.load(memory_order_relaxed) && now_ns() < until && cache_.pool.gather_small()) {
+  const std::int64_t until = clock_ns(CLOCK_MONOTONIC) + kGatherTime;
+  while (!stop_.load(memory_order_relaxed) && cache_.pool.gather_small() && clock_ns(CLOCK_MONOTONIC) < until) {
   }
 }
 
