@@ -131,6 +131,7 @@ void Eviction::found(std::uint32_t id) {
     judge(entry, !entry.untried);
     if (entry.untried && younger_than_hot(entry.stamp)) to = kHot;  // readahead came before the refault
   }
+  entry.used = !entry.untried;
   record_access(entry);
   unlink(id);
   push_front(id, to);

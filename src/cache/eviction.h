@@ -9,14 +9,17 @@
 //   bit set: to front  [ cold ]  -- hot is short of frames: what was used    [ hot ]  bit set: to front
 //                                   again, then the oldest as it is -->
 //                        v                                                      v
-//        tail, hot within its share: evicted                     tail, hot over its share: evicted
+//        tail, hot within its share: evicted                     tail, hot over its share: to front if found used
+//                                                                since it came or was spared; else evicted
 //
 // From LIRS (Jiang and Zhang, SIGMETRICS 2002): a page comes to be hot by a reuse distance smaller than the time for
 // which hot's coldest has been left alone; by being hit soon after it came only while frames of hot are nobody's yet;
 // and hot pages stay while nothing better refaults, so a loop larger than the cache keeps most of itself. From
 // CLOCK-Pro (Jiang, Chen and Zhang, USENIX ATC 2005): bits in the place of hits. Unlike CLOCK, which learns of an
 // access when the page is about to go, a hand goes round all frames, two at each frame evicted and further the more
-// bits it finds, so that last accesses are known to a fraction of a turn. Everything below rests on that.
+// bits it finds, so that last accesses are known to a fraction of a turn. Everything below rests on that. Where many
+// bits are found at once and then few (a stream begins; who reads the hot pages misses some, and is slow), hot's tail
+// is pages whose bits were cleared a moment before: hence it spares once what was ever found used.
 //
 // What is adaptive is cold's share of the frames. With next to none this is LIRS (best on loops, scans, stable sets);
 // with all but a few it is LRU (best where pages are used a few times and never again). Two questions decide; for each
@@ -105,6 +108,7 @@ class Eviction {
     std::uint64_t order : 4;
     std::uint64_t warm : 1;     // LIRS would hold it, were it not for its age
     std::uint64_t untried : 1;  // prefetched and not yet accessed
+    std::uint64_t used : 1;     // its bit was found set since it came, or since hot's tail spared it
     std::uint64_t known : 1;    // the stamp is an access (untried: of an earlier life)
   };
   static_assert(sizeof(Entry) == kBytesPerFrame);
@@ -207,6 +211,9 @@ std::uint32_t Eviction::evict(Frames& frames, std::uint32_t limit, std::uint32_t
     ++*scanned;
     if (frames.test_and_clear_referenced(id)) {
       found(id);
+    } else if (entries_[id].list == kHot && entries_[id].used) {
+      entries_[id].used = 0;
+      move_to_front(id);
     } else if (!frames.try_take(id)) {
       ++refused;
       move_to_front(id);

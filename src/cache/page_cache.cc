@@ -219,8 +219,8 @@ void PageCache::note_order_miss(unsigned order) {
 std::uint32_t PageCache::reclaim(std::uint32_t want) {
   Victim victims[kReclaimBatch];
   std::uint32_t freed = 0;
-  // One look at each at most: those in use, or read meanwhile, come round again.
-  std::uint32_t budget = eviction.size() + EvictionQueue::kScanBatch;
+  // Two looks at each at most: those in use, or read meanwhile, come round again.
+  std::uint32_t budget = 2 * eviction.size() + EvictionQueue::kScanBatch;
   while (freed < want && budget != 0) {
     std::uint32_t scanned = 0;
     const std::uint32_t got = eviction.isolate(std::span(victims, std::min(want - freed, kReclaimBatch)), &scanned);
