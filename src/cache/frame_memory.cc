@@ -1,3 +1,4 @@
+// Huge pages ahead of need, small ones in their place, and what becomes of those. See frame_memory.h.
 #include "cache/frame_memory.h"
 
 #include <sys/mman.h>
