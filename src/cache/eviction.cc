@@ -81,6 +81,18 @@ void Eviction::push_front(std::uint32_t id, ListName name) {
   list.frames += weight(entry);
 }
 
+void Eviction::push_back(std::uint32_t id, ListName name) {
+  Entry& entry = entries_[id];
+  List& list = lists_[name];
+  entry.list = name;
+  entry.next = kNone;
+  entry.previous = list.tail;
+  (list.tail != kNone ? entries_[list.tail].next : list.head) = id;
+  list.tail = id;
+  ++list.entries;
+  list.frames += weight(entry);
+}
+
 void Eviction::unlink(std::uint32_t id) {
   Entry& entry = entries_[id];
   List& list = lists_[entry.list];
@@ -227,6 +239,20 @@ void Eviction::remove(std::uint32_t id) {
   if (entry.known) forget(entry);
   if (entry.untried) untried_ -= weight(entry);
   unlink(id);
+}
+
+void Eviction::put_back(std::uint32_t id) {
+  const Entry& entry = entries_[id];
+  CHECK(entry.list == kNowhere);
+  evicted_ -= weight(entry);
+  owed_ = 0;
+  if (entry.untried) untried_ += weight(entry);
+  push_back(id, kCold);
+}
+
+std::uint64_t Eviction::take(std::uint32_t id) {
+  CHECK(entries_[id].list != kNowhere);
+  return take_off(id);
 }
 
 void Eviction::move(std::uint32_t id, std::uint32_t to) {

@@ -76,6 +76,9 @@ class Eviction {
   // access that missed is not a hit. A victim that could not be freed after all is admitted again, with its ghost.
   void admit(std::uint32_t id, std::uint64_t ghost, Admission how = {});
   void remove(std::uint32_t id);  // truncated or dropped; no effect on what is not here
+  // The victim that evict() gave last stays after all, and is the next one. A part of it goes (ghost as for evict()).
+  void put_back(std::uint32_t id);
+  std::uint64_t take(std::uint32_t id);
   // The 2^order frames from `part` on leave the entry `id` and are one of their own: as old, and next to it. When all
   // parts are off, and before anything else, shrink() says what is left of it.
   void split_off(std::uint32_t id, std::uint32_t part, std::uint32_t order);
@@ -124,6 +127,7 @@ class Eviction {
   std::uint64_t hot_share() const;
 
   void push_front(std::uint32_t id, ListName list);
+  void push_back(std::uint32_t id, ListName list);
   void unlink(std::uint32_t id);
   void move_to_front(std::uint32_t id);
 

@@ -70,12 +70,13 @@ void EvictionQueue::replace(Folio& folio, Folio& by) {
   by.flags.fetch_or(kEvictable, memory_order_relaxed);
 }
 
-std::uint32_t EvictionQueue::isolate(std::span<Victim> out, std::uint32_t* scanned) {
+std::uint32_t EvictionQueue::isolate(std::span<Victim> out, std::uint32_t frames, std::uint32_t* scanned) {
   std::uint32_t got = 0;
+  std::uint64_t taken = 0;
   *scanned = 0;
   MutexLock lock(mutex_);
   const std::uint32_t most = std::min(kScanBatch, size());  // each once, if none can be taken
-  while (got < out.size() && *scanned < most) {
+  while (got < out.size() && taken < frames && *scanned < most) {
     std::uint32_t looked = 0;
     std::uint64_t ghost = 0;
     const std::uint32_t id = eviction_.evict(frames_, most - *scanned, &looked, &ghost);
@@ -85,8 +86,23 @@ std::uint32_t EvictionQueue::isolate(std::span<Victim> out, std::uint32_t* scann
     folio.flags.fetch_and(~kEvictable, memory_order_relaxed);
     size_.store(size_.load(memory_order_relaxed) - 1, memory_order_relaxed);
     out[got++] = Victim{&folio, ghost};
+    taken += folio.pages();
   }
   return got;
+}
+
+void EvictionQueue::put_back(Folio& folio) {
+  MutexLock lock(mutex_);
+  folio.flags.fetch_or(kEvictable, memory_order_relaxed);
+  eviction_.put_back(pool_.id(folio));
+  size_.store(size_.load(memory_order_relaxed) + 1, memory_order_relaxed);
+}
+
+std::uint64_t EvictionQueue::take(Folio& folio) {
+  MutexLock lock(mutex_);
+  folio.flags.fetch_and(~kEvictable, memory_order_relaxed);
+  size_.store(size_.load(memory_order_relaxed) - 1, memory_order_relaxed);
+  return eviction_.take(pool_.id(folio));
 }
 
 GhostAge EvictionQueue::ghost_age() {

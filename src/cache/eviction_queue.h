@@ -38,9 +38,12 @@ class EvictionQueue {
   // The folio's page is now in `by` (both locked): it takes the folio's place.
   void replace(Folio& folio, Folio& by);
 
-  // Looks at up to kScanBatch folios and takes up to out.size() of them; those in use are passed over. Returns their
-  // number; *scanned is how many were looked at (0: there are none).
-  std::uint32_t isolate(std::span<Victim> out, std::uint32_t* scanned);
+  // Looks at up to kScanBatch folios and takes up to out.size() of them, until they have `frames` together or more;
+  // those in use are passed over. Returns their number; *scanned is how many were looked at (0: there are none).
+  std::uint32_t isolate(std::span<Victim> out, std::uint32_t frames, std::uint32_t* scanned);
+  // The victim (locked) that isolate() gave last stays, as the next one, to be cut; then what is left of it goes.
+  void put_back(Folio& folio);
+  std::uint64_t take(Folio& folio);  // returns its ghost
 
   // How old a ghost may be just now: ask about many without the mutex.
   GhostAge ghost_age();

@@ -25,7 +25,7 @@ class EvictionQueueTest : public ::testing::Test {
   }
   std::vector<Folio*> isolate(std::size_t most) {
     std::vector<Victim> victims(most);
-    victims.resize(queue.isolate(victims, &scanned));
+    victims.resize(queue.isolate(victims, UINT32_MAX, &scanned));
     std::vector<Folio*> out;
     for (const Victim& victim : victims) out.push_back(victim.folio);
     return out;

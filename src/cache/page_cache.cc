@@ -3,11 +3,13 @@
 #include "cache/page_cache.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "base/defect.h"
 #include "base/error.h"
 #include "cache/flusher.h"
 #include "cache/mapping.h"
+#include "cache/split.h"
 #include "sync/clock.h"
 #include "sync/rcu.h"
 
@@ -223,11 +225,12 @@ std::uint32_t PageCache::reclaim(std::uint32_t want) {
   std::uint32_t budget = 2 * eviction.size() + EvictionQueue::kScanBatch;
   while (freed < want && budget != 0) {
     std::uint32_t scanned = 0;
-    const std::uint32_t got = eviction.isolate(std::span(victims, std::min(want - freed, kReclaimBatch)), &scanned);
+    const std::uint32_t wanted = want - freed;
+    const std::uint32_t got = eviction.isolate(std::span(victims, std::min(wanted, kReclaimBatch)), wanted, &scanned);
     stats.count(Counter::reclaim_scans, scanned);
     if (scanned == 0) break;
     budget -= std::min(budget, scanned);
-    for (std::uint32_t i = 0; i < got; ++i) freed += give_up(victims[i]);
+    for (std::uint32_t i = 0; i < got; ++i) freed += give_up(victims[i], want - std::min(freed, want - 1));
   }
   stats.count(Counter::evictions, freed);
   if (freed != 0) pool.collect_retired();
@@ -236,10 +239,30 @@ std::uint32_t PageCache::reclaim(std::uint32_t want) {
   return freed;
 }
 
-// Takes an isolated folio out of its mapping, unless it has come into use since. Returns the frames that became free.
-std::uint32_t PageCache::give_up(const Victim& victim) {
+// Of a folio much larger than what is wanted only as much goes; the rest is next. Returns the ghost for what goes,
+// which is all of it where it cannot be cut. The caller holds the folio's lock.
+std::uint64_t PageCache::cut(Mapping& mapping, const Victim& victim, std::uint32_t wanted) {
+  constexpr unsigned kWorthIt = 2;  // orders: a quarter of it would do
+  Folio& folio = *victim.folio;
+  const auto order = static_cast<unsigned>(std::bit_width(wanted - 1));
+  if (folio.order.load(memory_order_relaxed) < order + kWorthIt) return victim.ghost;
+  std::uint32_t one = 1;
+  if (!folio.refs.compare_exchange(one, 2, memory_order_acquire, memory_order_relaxed)) return victim.ghost;
+  eviction.put_back(folio);  // where its parts come to stand beside it
+  static_cast<void>(split_folio(mapping, folio, folio.index.load(memory_order_relaxed), order));
+  const std::uint64_t ghost = eviction.take(folio);
+  folio.refs.fetch_sub(1, memory_order_release);  // never the last: the mapping's goes under this lock only
+  return ghost;
+}
+
+// Takes an isolated folio out of its mapping, unless it has come into use since, or only a part of it that makes
+// `wanted` frames. Returns the frames that became free.
+std::uint32_t PageCache::give_up(Victim victim, std::uint32_t wanted) {
   Folio& folio = *victim.folio;
   Mapping* mapping = folio.mapping.load(memory_order_relaxed);  // ours while we hold the folio lock
+  if (mapping != nullptr && (folio.flags.load(memory_order_acquire) & kUnstable) == 0) {
+    victim.ghost = cut(*mapping, victim, wanted);
+  }
   std::uint32_t one = 1;
   if (has_defect(Defect::reclaim_without_freeze) && folio.refs.load(memory_order_relaxed) == 1) {
     folio.refs.store(one = 0, memory_order_relaxed);
@@ -268,7 +291,8 @@ bool PageCache::try_reserve(FrameReservation& reservation, std::uint32_t want, u
     take_within_budget(reservation, want - reservation.count(), order, entitled);
     if (reservation.count() == want) return true;
     if (pool.retired_frames() != 0 && pool.collect_retired() != 0) continue;
-    if (reclaim(std::max(want - reservation.count(), kReclaimBatch / 2)) == 0) break;
+    const std::uint32_t least = std::clamp<std::uint32_t>(frames() / kMinFrames, 1, kReclaimBatch / 2);
+    if (reclaim(std::max(want - reservation.count(), least)) == 0) break;
   }
   take_within_budget(reservation, want - reservation.count(), order, entitled);
   return reservation.count() == want;

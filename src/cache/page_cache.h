@@ -143,7 +143,8 @@ class PageCache {
   bool over_budget() const;
   void note_order_miss(unsigned order);
   std::uint32_t reclaim(std::uint32_t want);
-  std::uint32_t give_up(const Victim& victim);
+  std::uint64_t cut(Mapping& mapping, const Victim& victim, std::uint32_t wanted);
+  std::uint32_t give_up(Victim victim, std::uint32_t wanted);
   void folio_unused(Folio& folio);
   std::uint32_t spare_nodes() const;
   // Frames that are neither free nor withheld; a look at two counters, which may be of two moments.

@@ -75,6 +75,32 @@ TEST(PageCacheSize, M1_ResizeWaitsForNoMoreThanIsTrimmed) {
   cache.charge_files(-kRounds * 1024);
 }
 
+// Of a folio much larger than what is wanted only a part goes, and of many large ones no more than are wanted.
+TEST(PageCacheSize, ReclaimsNoMoreThanIsWanted) {
+  RamDisk disk(4096);
+  TestCache made(2048);
+  PageCache& cache = made.cache;
+  cache.set_max_order(5);
+  const std::unique_ptr<RamBacking> backing = disk.make_file();
+  ASSERT_TRUE(backing->set_size(40 << 17).ok());
+  TestMapping test{cache, *backing};
+  for (std::uint64_t page = 0; page < 40 * 32; page += 32) {
+    FrameReservation frames(cache.pool);
+    cache.reserve(frames, 32, 5);
+    const auto filled = fill_range(test.mapping, page, page + 31, frames, CacheContext{}, 5);
+    ASSERT_TRUE(filled.ok());
+    ASSERT_EQ(filled.value().first->pages(), 32U);
+    cache.put_folio(*filled.value().first);
+  }
+  FrameReservation all(cache.pool);
+  while (cache.pool.free_frames() != 0) ASSERT_NE(cache.pool.take(all, cache.pool.free_frames()), 0U);
+  const std::uint64_t before = cache.resident_pages();
+  FrameReservation one(cache.pool);
+  while (one.count() == 0) cache.try_reserve(one, 1);
+  EXPECT_GE(cache.resident_pages() + 64, before);
+  EXPECT_LT(cache.resident_pages(), before);
+}
+
 TEST_F(PageCacheTest, ReclaimsAsManyAsAreWanted) {
   add_clean(0, 60);
   EXPECT_EQ(cache.resident_folios(), 60U);

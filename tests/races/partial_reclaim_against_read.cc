@@ -1,0 +1,66 @@
+// Reclaim wants a few frames and finds a folio that is much larger: it is cut, a part goes, and the frames are filled
+// for another file, while a slow read takes a reference to the part and a fast one copies from the rest. Closed by the
+// freeze, twice: for the split and for what goes.
+#include <optional>
+
+#include "cache/buffered_read.h"
+#include "races/few_frames.h"
+#include "races/reads.h"
+
+namespace quire::races {
+namespace {
+
+class PartialReclaimAgainstRead final : public Scenario {
+ public:
+  void setup() override {
+    world_.cache().set_max_order(kOrder);
+    world_.add_file(letters('a', kPages * kPage));
+    world_.add_file(letters('b', 200));
+    world_.warm_large(0, 0, kOrder);
+    few_.emplace(world_.cache(), 0);
+  }
+  std::vector<scheduling::NamedBody> threads() override {
+    const auto read = [this] {
+      std::string bytes(100, '?');
+      const iovec to{bytes.data(), bytes.size()};
+      UserBuffer buffer(std::span(&to, 1));
+      const std::size_t n = read_resident(world_.file(0).mapping(), buffer, 0, bytes.size());
+      expect(n == 0 || is_all_of_one(bytes, "a"), "a read shows its own file");
+      const std::string rest = hit(world_, 0, (kPages - 1) * kPage, 100);
+      expect(rest.empty() || is_all_of_one(rest, "a"), "so does a read of what stays");
+    };
+    // As a read of the other file: takes what frame reclaim gives, and fills it.
+    const auto fill = [this] {
+      FrameReservation frames(world_.cache().pool);
+      if (!world_.cache().try_reserve(frames, 1)) return;
+      const auto filled = fill_range(world_.file(1).mapping(), 0, 0, frames, CacheContext{});
+      expect(filled.ok() && filled.value().first != nullptr, "the fill succeeds");
+      world_.cache().put_folio(*filled.value().first);
+    };
+    return {{"reader", read}, {"other", fill}};
+  }
+  void check() override {
+    PageCache& cache = world_.cache();
+    // It stays whole where the reader had it, and then nothing of it goes.
+    const std::uint64_t left = cache.resident_pages();
+    expect(left == kPages || left >= kPages / 2, "no more goes than is wanted");
+    few_.reset();
+    expect(world_.read(0, 0, kPages * kPage) == letters('a', kPages * kPage), "the file is as it was");
+    expect(world_.read(1, 0, 200) == letters('b', 200), "the other file is as it was");
+    world_.reclaim(cache.frames());
+    expect(cache.resident_pages() == 0, "all of it can be reclaimed: the queue knows every part");
+    expect(cache.pool.free_frames() == cache.frames(), "no frame is lost");
+  }
+
+ private:
+  static constexpr unsigned kOrder = 4;
+  static constexpr std::size_t kPages = std::size_t{1} << kOrder;
+  World world_{4096, 200};
+  std::optional<FewFrames> few_;
+};
+
+RACE(partial_reclaim_against_read, PartialReclaimAgainstRead,
+     {Defect::reclaim_without_freeze, Defect::split_despite_references});
+
+}  // namespace
+}  // namespace quire::races
