@@ -41,9 +41,9 @@ class PartialReclaimAgainstRead final : public Scenario {
   }
   void check() override {
     PageCache& cache = world_.cache();
-    // It stays whole where the reader had it, and then nothing of it goes.
+    // Where the reader has it just then it is not cut: it stays whole, or goes whole a moment later.
     const std::uint64_t left = cache.resident_pages();
-    expect(left == kPages || left >= kPages / 2, "no more goes than is wanted");
+    expect(left <= 1 || left >= kPages / 2, "no more of it goes than is wanted");  // one may be the other file's
     few_.reset();
     expect(world_.read(0, 0, kPages * kPage) == letters('a', kPages * kPage), "the file is as it was");
     expect(world_.read(1, 0, 200) == letters('b', 200), "the other file is as it was");
