@@ -21,9 +21,10 @@ constexpr std::int64_t kSecond = 1'000'000'000;
 constexpr std::int64_t kExpire = 30 * kSecond;        // dirty for longer is written whether or not memory is short
 constexpr std::int64_t kRetry = kSecond / 10;         // a failing file is tried again no sooner
 constexpr std::int64_t kRebuildPause = kSecond / 10;  // between two searches for blocks to rebuild
-constexpr std::int64_t kGatherTime = kSecond / 200;  // for huge pages, each kRebuildPause: users of the small ones wait
-constexpr std::uint64_t kMinSlice = 256;             // pages written before they are flushed, at least
-constexpr std::uint64_t kMostToDrop = 2048;          // pages that wait together to be written and dropped
+constexpr std::int64_t kGatherTime = kSecond / 20;  // for huge pages, each kRebuildPause: users of the small ones wait
+constexpr std::uint64_t kFewEvictions = 512;        // between two looks
+constexpr std::uint64_t kMinSlice = 256;            // pages written before they are flushed, at least
+constexpr std::uint64_t kMostToDrop = 2048;         // pages that wait together to be written and dropped
 constexpr std::uint64_t kWorthHelp = 2 * kWritebackBatchPages;
 
 std::int64_t now_ns() { return clock_ns(CLOCK_MONOTONIC_COARSE); }
@@ -187,10 +188,12 @@ void Flusher::rebuild_blocks() {
   rebuild_after_ns_ = now + (rebuilt != 0 ? kRebuildPause : kSecond);
 }
 
-// Where frames had to do with small pages: once none has been taken for the first time since the last look.
+// Where frames had to do with small pages: once what is cached stays. Beside a stream nothing would be won.
 void Flusher::gather_small() {
   const std::uint32_t touched = cache_.pool.touched_frames();
-  if (std::exchange(touched_before_, touched) != touched) return;
+  const std::uint64_t evicted = cache_.stats.sum(Counter::evictions);
+  const bool grew = std::exchange(touched_before_, touched) != touched;
+  if (evicted - std::exchange(evicted_before_, evicted) > kFewEvictions || grew) return;
   const std::int64_t until = clock_ns(CLOCK_MONOTONIC) + kGatherTime;
   while (!stop_.load(memory_order_relaxed) && cache_.pool.gather_small() && clock_ns(CLOCK_MONOTONIC) < until) {
   }

@@ -56,6 +56,7 @@ class Flusher {
   Atomic<bool> background_kicked_;
   std::int64_t rebuild_after_ns_ = 0;  // the thread's own
   std::uint32_t touched_before_ = 0;   // the same
+  std::uint64_t evicted_before_ = 0;
   Atomic<bool> stop_;
 };
 

@@ -10,7 +10,7 @@
 //             prepare: the last one was quick
 //   nothing ----------------------------------> huge
 //      |      prepare: it was slow               ^
-//      +------------------------------> small ---+  gather, while no frame is taken for the first time
+//      +------------------------------> small ---+  gather, once what is cached stays
 //
 // Each kSmallSpan one huge page is tried again. gather() copies a huge page's worth of small ones in the kernel; who
 // uses one of them meanwhile waits in a page fault, for as long as the huge page takes.
