@@ -11,6 +11,7 @@
 #include <mutex>
 #include <thread>
 
+#include "testing/pattern.h"
 #include "testing/system.h"
 
 namespace quire::judge {
@@ -128,6 +129,21 @@ TEST(Judge, R1_AcquitsFilesUnderALock) {
     EXPECT_GT(report.ops[static_cast<size_t>(kind)], 0U) << op_name(kind);
   }
   EXPECT_EQ(report.witness, "");
+}
+
+// Reads no byte past the end (AddressSanitizer sees it), and names every one.
+TEST(Judge, NamesBytesThatNobodyWrote) {
+  for (size_t count = 1; count <= 20; ++count) {
+    const auto bytes = std::make_unique<unsigned char[]>(count);
+    std::fill_n(bytes.get(), count, static_cast<unsigned char>(0xab));
+    size_t named = 0;
+    for (const NamedRun& run : name_runs(bytes.get(), count)) {
+      EXPECT_EQ(run.offset, named);
+      EXPECT_EQ(run.origin, NamedRun::Origin::kUnknown);
+      named += run.length;
+    }
+    EXPECT_EQ(named, count);
+  }
 }
 
 TEST(Judge, R1_ConvictsCopiesWithoutALock) {

@@ -70,7 +70,7 @@ void push_unnamed(const unsigned char* bytes, size_t from, size_t to, std::vecto
     const bool zero = end - from >= 4 || (end - from == to - from && (end - from) > 0);
     if (!zero) {
       end = from;
-      while (end < to && !(end + 4 <= to && load_word(bytes + end) << 32 == 0)) ++end;
+      while (end < to && !(end + 4 <= to && std::memcmp(bytes + end, "\0\0\0", 4) == 0)) ++end;
       if (end == from) end = to;
     }
     runs->push_back({zero ? NamedRun::Origin::kZero : NamedRun::Origin::kUnknown, 0, from, end - from});

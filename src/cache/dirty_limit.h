@@ -74,7 +74,7 @@ class DirtyLimit {
   std::uint64_t writable() const { return used() - std::min(unstable(), stuck()); }
   bool past_background() const { return unstable() - std::min(unstable(), stuck()) >= background(); }
   // A write to this file has to claim. Who does not makes one page unstable at most.
-  bool near(const Mapping& mapping) const { return used() >= background() && is_near(mapping); }
+  bool near(const Mapping& mapping) const { return used() >= background() && (somebody_waits() || is_near(mapping)); }
   bool somebody_waits() const { return waiting_.load(memory_order_relaxed) != 0; }
 
  private:

@@ -139,6 +139,7 @@ bool Flusher::visit_next(bool everything, bool waited_for, std::uint64_t* left) 
     if (mapping.failing.load(memory_order_acquire) != 0) {
       whole = now >= mapping.retry_after_ns;
       if (whole) mapping.retry_after_ns = now + (waited_for ? kRetry : kSecond);
+      passed_failing_ |= !whole;
       return whole ? Visit::enter : Visit::pass_over;
     }
     return whole || asked ? Visit::enter : Visit::pass_over;
@@ -162,6 +163,7 @@ bool Flusher::visit_next(bool everything, bool waited_for, std::uint64_t* left) 
 
 void Flusher::round(bool everything, bool waited_for) {
   const DirtyLimit& dirty = cache_.dirty;
+  passed_failing_ = false;
   std::uint64_t left = mappings_.size();
   while (!stop_.load(memory_order_acquire) && visit_next(everything, waited_for, &left)) {
     if (!waited_for && everything) everything = dirty.writable() * 2 >= dirty.background();  // the asked for, still
@@ -174,7 +176,7 @@ void Flusher::round(bool everything, bool waited_for) {
   });
   const bool news = failing != dirty.stuck();
   cache_.dirty.set_stuck(failing);
-  if (everything) cache_.dirty.round_ended();
+  if (everything && !passed_failing_) cache_.dirty.round_ended();
   // Who waits was woken by what was written. Woken each time they would ask for the next round at once.
   if (news) cache_.progress();
 }
@@ -190,12 +192,18 @@ void Flusher::rebuild_blocks() {
 
 // Where frames had to do with small pages: once what is cached stays. Beside a stream nothing would be won.
 void Flusher::gather_small() {
+  if (now_ns() < gather_after_ns_) return;
+  gather_after_ns_ = now_ns() + kRebuildPause;
   const std::uint32_t touched = cache_.pool.touched_frames();
   const std::uint64_t evicted = cache_.stats.sum(Counter::evictions);
   const bool grew = std::exchange(touched_before_, touched) != touched;
   if (evicted - std::exchange(evicted_before_, evicted) > kFewEvictions || grew) return;
   const std::int64_t until = clock_ns(CLOCK_MONOTONIC) + kGatherTime;
-  while (!stop_.load(memory_order_relaxed) && cache_.pool.gather_small() && clock_ns(CLOCK_MONOTONIC) < until) {
+  const auto wanted = [&] {
+    return stop_.load(memory_order_relaxed) || kicks_.load(memory_order_relaxed) != 0 ||
+           background_kicked_.load(memory_order_relaxed);
+  };
+  while (!wanted() && cache_.pool.gather_small() && clock_ns(CLOCK_MONOTONIC) < until) {
   }
 }
 
@@ -203,15 +211,15 @@ void Flusher::run() {
   while (!stop_.load(memory_order_acquire)) {
     const std::uint32_t ticket = queue_.prepare();
     const bool kicked = kicks_.load(memory_order_acquire) != 0;
-    const bool background = background_kicked_.load(memory_order_acquire);
-    if (kicked || background || asked_.load(memory_order_acquire) || stop_.load(memory_order_acquire)) {
+    if (kicked || background_kicked_.load(memory_order_acquire) || asked_.load(memory_order_acquire) ||
+        stop_.load(memory_order_acquire)) {
       queue_.cancel();
     } else {
       const bool work = cache_.wanted_order.load(memory_order_relaxed) != 0 || cache_.pool.has_small();
       queue_.wait(ticket, work ? kRebuildPause : kSecond);
     }
     const bool waited_for = kicks_.exchange(0, memory_order_acquire) != 0;
-    background_kicked_.store(false, memory_order_release);
+    const bool background = background_kicked_.exchange(false, memory_order_acq_rel);
     asked_.store(false, memory_order_release);  // before the mappings are looked at
     if (!waited_for) {
       cache_.pool.prepare_ahead(stop_);

@@ -57,6 +57,8 @@ class Flusher {
   std::int64_t rebuild_after_ns_ = 0;  // the thread's own
   std::uint32_t touched_before_ = 0;   // the same
   std::uint64_t evicted_before_ = 0;
+  std::int64_t gather_after_ns_ = 0;
+  bool passed_failing_ = false;  // this round: one whose next try is not due
   Atomic<bool> stop_;
 };
 

@@ -88,7 +88,10 @@ Status FolioPool::create(std::uint32_t frames, std::uint32_t in_use) {
   if (areas == nullptr) return fail(ENOMEM);
   const std::size_t bytes = std::size_t{frames} * kPageSize;
   QUIRE_TRY(map_arena(bytes));
-  QUIRE_TRY(memory_.create(static_cast<char*>(arena_), frames));
+  if (const Status memory = memory_.create(static_cast<char*>(arena_), frames); !memory.ok()) {
+    munmap(std::exchange(arena_, nullptr), bytes);
+    return memory;
+  }
   const std::size_t descriptor_bytes = descriptors_size(frames);
   void* descriptors = map_aligned(descriptor_bytes, -1);
   if (descriptors == nullptr) {
@@ -378,7 +381,6 @@ void FolioPool::keep_withheld_locked(Folio& block) {
 }
 
 std::uint32_t FolioPool::withhold(std::uint32_t want) {
-  MutexLock no_gathering(memory_.mutex);
   FrameReservation blocks(*this);
   {
     MutexLock lock(mutex_);
@@ -399,6 +401,7 @@ std::uint32_t FolioPool::withhold(std::uint32_t want) {
   while (blocks.count() != 0) {
     Folio& block = *blocks.take(blocks.max_order());
     const auto frames = static_cast<std::uint32_t>(block.pages());
+    MutexLock no_gathering(memory_.mutex);
     if (io_thread_ != nullptr) io_thread_->withdraw(block.bytes(), block.size_bytes());
     if (madvise(block.bytes(), block.size_bytes(), MADV_REMOVE) != 0) {
       if (io_thread_ != nullptr) io_thread_->offer(block.bytes(), block.size_bytes());

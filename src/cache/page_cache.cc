@@ -134,15 +134,15 @@ Status PageCache::resize(std::size_t memory) {
   return {};
 }
 
+// Once: the flusher, whose round comes next, comes back while there is more to do. What must be in use is left alone,
+// or beside readers who take it anew at once there would be no end.
 void PageCache::trim() {
-  while (over_budget()) {
-    const std::uint32_t most = usable(), populated = pool.populated_frames();
-    const std::uint32_t excess = populated - std::min(populated, most);
-    pool.drain_fronts();
-    if (pool.withhold(excess) >= excess) return;
-    const std::uint32_t in_use = frames_in_use();
-    if (in_use <= most || reclaim(std::max(in_use - most, kReclaimBatch)) == 0) return;
-  }
+  if (!over_budget()) return;
+  const std::uint32_t least = std::max(usable(), least_needed(0)), in_use = frames_in_use();
+  if (in_use > least) reclaim(in_use - least);
+  pool.drain_fronts();
+  const std::uint32_t most = usable(), populated = pool.populated_frames();
+  if (populated > most) pool.withhold(populated - most);
 }
 
 bool PageCache::over_budget() const { return pool.populated_frames() > usable() + kTrimSlack; }

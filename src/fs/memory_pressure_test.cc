@@ -105,6 +105,41 @@ TEST(MemoryPressure, M1_FilesThatTakeTheMemoryStopNobody) {
   cache.charge_files(-charge);
 }
 
+// Dirty pages take more than may be in use, and readers take what is given back: the flusher comes to write all the
+// same.
+TEST(MemoryPressure, D1_ReadersDoNotKeepTheFlusherFromWriting) {
+  Watchdog watchdog("writeback beside readers and a full budget");
+  RamDisk disk(4096);
+  TestCache test(512);
+  PageCache& cache = test.cache;
+  TestFile file(cache, disk.make_file()), dirty(cache, disk.make_file());
+  constexpr std::uint64_t kSize = 16 * kLarge;
+  for (std::uint64_t at = 0; at < kSize; at += kLarge) file.write(words(kLarge, 7, 1, at), at);
+  ASSERT_EQ(file.sync(), 0);
+  const auto charge = static_cast<std::int64_t>(cache.memory());
+  std::atomic<bool> done{false};
+  std::vector<std::thread> readers;
+  for (unsigned i = 0; i < 3; ++i) {
+    readers.emplace_back([&, i] {
+      Random random(i + 1);
+      while (!done) {
+        const std::uint64_t offset = random.below(kSize / kPageSize) * kPageSize;
+        ASSERT_EQ(file.range(offset, kPageSize).size(), kPageSize);
+      }
+    });
+  }
+  for (unsigned round = 0; round < 5; ++round) {
+    for (std::uint64_t page = 0; page < 220; ++page)
+      dirty.write(words(kPageSize, 3, round, page * kPageSize), page * kPageSize);
+    cache.charge_files(charge);
+    while (cache.dirty.unstable() >= cache.dirty.background())
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    cache.charge_files(-charge);
+  }
+  done = true;
+  for (std::thread& reader : readers) reader.join();
+}
+
 // Who waits for a frame asks for it now and then, and not all the time.
 TEST(MemoryPressure, WaitersDoNotSpin) {
   Watchdog watchdog("a reader that waits for a frame");
