@@ -36,10 +36,14 @@ Status FrameMemory::create(char* arena, std::uint32_t frames, std::int64_t quick
   return {};
 }
 
-// Does what shmem_enabled would, whatever that is set to. False: never here.
+// Does what shmem_enabled would, whatever that is set to. False: not now (no memory in one piece, somebody has a page
+// pinned), or never, where the kernel does not know how.
 bool FrameMemory::make_huge(std::uint32_t first) {
   char* const start = arena_ + std::size_t{first} * kPageSize;
-  if (madvise(start, kHugePage, MADV_COLLAPSE) != 0) return false;
+  if (madvise(start, kHugePage, MADV_COLLAPSE) != 0) {
+    if (errno == EINVAL) try_huge_ = false;
+    return false;
+  }
   pages_[first / kHugeFrames] = Pages::huge;
   huge_frames_.store(huge_frames_.load(memory_order_relaxed) + kHugeFrames, memory_order_relaxed);
   return true;
@@ -47,7 +51,7 @@ bool FrameMemory::make_huge(std::uint32_t first) {
 
 void FrameMemory::prepare_small(std::uint32_t first, std::uint32_t count) {
   const std::uint32_t end = first + std::min(frames_ - first, count);
-  for (std::uint32_t at = first; at + kHugeFrames <= end; at += kHugeFrames) {
+  for (std::uint32_t at = first; try_huge_ && at + kHugeFrames <= end; at += kHugeFrames) {
     pages_[at / kHugeFrames] = Pages::small;
     if (first_small() == kNone) first_small_.store(at, memory_order_relaxed);
   }
@@ -68,11 +72,7 @@ void FrameMemory::prepare(std::uint32_t first, std::uint32_t room) {
   for (std::uint32_t at = first; at != end; at += kHugeFrames) {
     // An empty range is not collapsed: its first page must be there.
     *static_cast<volatile char*>(arena_ + std::size_t{at} * kPageSize) = 0;
-    if (!make_huge(at)) {
-      try_huge_ = false;
-      prepared_.store(frames_, memory_order_release);
-      return;
-    }
+    if (!make_huge(at)) return prepare_small(at, try_huge_ ? kSmallSpan : frames_);
     huge_end_.store(at + kHugeFrames, memory_order_relaxed);
     prepared_.store(at + kHugeFrames, memory_order_release);
     const std::int64_t now = clock_ns(CLOCK_MONOTONIC);
@@ -82,7 +82,7 @@ void FrameMemory::prepare(std::uint32_t first, std::uint32_t room) {
 }
 
 void FrameMemory::gather_first() {
-  if (try_huge_) static_cast<void>(make_huge(first_small()));
+  static_cast<void>(make_huge(first_small()));
   pass_first();
 }
 
@@ -91,7 +91,7 @@ void FrameMemory::pass_first() {
   if (pages_[area] == Pages::small) pages_[area] = Pages::unknown;
   const std::uint32_t end = prepared_.load(memory_order_relaxed) / kHugeFrames;
   while (area != end && pages_[area] != Pages::small) ++area;
-  first_small_.store(area != end ? area * kHugeFrames : kNone, memory_order_relaxed);
+  first_small_.store(try_huge_ && area != end ? area * kHugeFrames : kNone, memory_order_relaxed);
 }
 
 void FrameMemory::lost(std::uint32_t frame) {

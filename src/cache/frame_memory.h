@@ -9,7 +9,7 @@
 //
 //             prepare: the last one was quick
 //   nothing ----------------------------------> huge
-//      |      prepare: it was slow               ^
+//      |      prepare: it was slow, or failed    ^
 //      +------------------------------> small ---+  gather, once what is cached stays
 //
 // Each kSmallSpan one huge page is tried again. gather() copies a huge page's worth of small ones in the kernel; who
@@ -34,7 +34,6 @@ class FrameMemory {
   static constexpr std::size_t kHugePage = std::size_t{2} << 20;
   static constexpr std::uint32_t kHugeFrames = kHugePage / kPageSize;
   static constexpr std::uint32_t kNone = UINT32_MAX;
-
   static constexpr std::int64_t kQuick = 1'000'000;  // ns for a huge page
 
   // quick: a huge page that takes longer is slow.

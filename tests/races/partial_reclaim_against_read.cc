@@ -29,14 +29,7 @@ class PartialReclaimAgainstRead final : public Scenario {
       const std::string rest = hit(world_, 0, (kPages - 1) * kPage, 100);
       expect(rest.empty() || is_all_of_one(rest, "a"), "so does a read of what stays");
     };
-    // As a read of the other file: takes what frame reclaim gives, and fills it.
-    const auto fill = [this] {
-      FrameReservation frames(world_.cache().pool);
-      if (!world_.cache().try_reserve(frames, 1)) return;
-      const auto filled = fill_range(world_.file(1).mapping(), 0, 0, frames, CacheContext{});
-      expect(filled.ok() && filled.value().first != nullptr, "the fill succeeds");
-      world_.cache().put_folio(*filled.value().first);
-    };
+    const auto fill = [this] { expect(fill_if_room(world_, 1), "the fill succeeds"); };
     return {{"reader", read}, {"other", fill}};
   }
   void check() override {

@@ -18,14 +18,7 @@ class ReclaimAgainstMigration final : public Scenario {
     few_.emplace(world_.cache(), 1);
   }
   std::vector<scheduling::NamedBody> threads() override {
-    // As a read of the other file: takes what frame there is, or reclaim gives, and fills it.
-    const auto fill = [this] {
-      FrameReservation frames(world_.cache().pool);
-      if (!world_.cache().try_reserve(frames, 1)) return;
-      const auto filled = fill_range(world_.file(1).mapping(), 0, 0, frames, CacheContext{});
-      expect(filled.ok() && filled.value().first != nullptr, "the fill succeeds");
-      world_.cache().put_folio(*filled.value().first);
-    };
+    const auto fill = [this] { expect(fill_if_room(world_, 1), "the fill succeeds"); };
     return {{"migrator", [this] { migrate_page(world_, 0, 0); }}, {"other", fill}};
   }
   void check() override {

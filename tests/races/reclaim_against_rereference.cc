@@ -25,14 +25,7 @@ class ReclaimAgainstRereference final : public Scenario {
       const std::size_t n = read_resident(world_.file(0).mapping(), buffer, 0, bytes.size());
       expect(n == 0 || is_all_of_one(bytes, "a"), "a read shows its own file");
     };
-    // As a read of the other file: takes what frame reclaim gives, and fills it.
-    const auto fill = [this] {
-      FrameReservation frames(world_.cache().pool);
-      if (!world_.cache().try_reserve(frames, 1)) return;
-      const auto filled = fill_range(world_.file(1).mapping(), 0, 0, frames, CacheContext{});
-      expect(filled.ok() && filled.value().first != nullptr, "the fill succeeds");
-      world_.cache().put_folio(*filled.value().first);
-    };
+    const auto fill = [this] { expect(fill_if_room(world_, 1), "the fill succeeds"); };
     return {{"reader", read}, {"other", fill}};
   }
   void check() override {
