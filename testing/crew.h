@@ -22,7 +22,8 @@
 
 namespace quire::judge {
 
-// Calls the system; op.offset and so on must be set. buffer: a read's destination, a write's data.
+// Calls the system, and waits until what it submits is done; op.offset and so on must be set. buffer: a read's
+// destination, a write's data.
 void execute(System& system, const std::array<int, 2>& files, Op* op, unsigned char* buffer);
 
 class Crew {
@@ -44,6 +45,16 @@ class Crew {
   uint64_t tick() { return clock_.fetch_add(1); }
 
  private:
+  struct Worker;
+  // A submitted operation: its worker's until it is submitted and again once `flying` has been lowered; between, of
+  // whoever runs the callback.
+  struct Flight {
+    Crew* crew;
+    Worker* worker;
+    Op* op;
+    unsigned char* buffer;
+  };
+
   struct Worker {
     Worker(int number, bool mutates, uint64_t seed);
     const int number;
@@ -51,7 +62,9 @@ class Crew {
     Random random;
     Meeting go;
     std::vector<Op> ops;
-    std::unique_ptr<unsigned char[]> buffer;
+    std::unique_ptr<unsigned char[], void (*)(void*)> buffer;  // begins a page
+    std::vector<Flight> flights;                               // submitted in this window; never moved while any is up
+    std::atomic<uint32_t> flying{0};  // submitted and not called back; whoever reaps them lowers it
     std::thread thread;
   };
 
@@ -59,6 +72,7 @@ class Crew {
   static constexpr size_t kWriteBuffer = 4 << 20;
   static constexpr size_t kMostReads = 128;
   static constexpr size_t kReadsAlone = 8;
+  static constexpr uint32_t kMostFlying = 8;  // reads of one thread
 
   void loop(Worker* worker);
   void prepare(Worker* worker);
@@ -67,6 +81,9 @@ class Crew {
   void work(Worker* worker);
   void change(Worker* worker);
   void read(Worker* worker);
+  void submit(Worker* worker, Op* op);
+  static void landed(void* flight, ssize_t result);
+  void land(Worker* worker, uint32_t most);
 
   System& system_;
   const Workload& workload_;

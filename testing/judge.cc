@@ -124,16 +124,28 @@ class Leader {
   bool supported(OpKind kind, const Workload& workload) {
     if (failed_) return true;
     if (kind <= OpKind::kTruncate) return true;
+    if (kind >= OpKind::kDirect) {
+      const int status = system_.prepare(kind);
+      if (status == -ENOSYS || status == -EOPNOTSUPP || status == -EPERM) {
+        std::string why = std::string(op_name(kind)) + ": " + std::strerror(-status);
+        if (const std::string more = system_.last_error(); !more.empty()) why += " (" + more + ")";
+        report_.reasons.push_back(std::move(why));
+        return false;
+      }
+      if (status != 0) return fail("preparing for " + std::string(op_name(kind)), status);
+    }
     Window window = begin_window(0, options_.files > 1 ? 1 : 0);
     Op op = workload.probe(kind);
     op.tag = tag(0);
+    fill_pattern(write_buffer_.data(), op.length, op.tag, op.offset % 8);
     op.invoked = ++quiet_clock_;
     execute(system_, window.files, &op, write_buffer_.data());
     op.returned = ++quiet_clock_;
+    if (kind >= OpKind::kDirect && op.result < 0) return fail("trying " + std::string(op_name(kind)), op.result);
     for (const int error : {EOPNOTSUPP, ENOSYS, ENOTTY, EXDEV, EINVAL}) {
       if (op.result == -error) return false;
     }
-    window.mutators.push_back(op);
+    (op.kind == OpKind::kRead ? window.reads : window.mutators).push_back(op);
     end_window(&window);
     return true;
   }
@@ -166,7 +178,10 @@ class Leader {
     for (uint64_t left = workload.random().between(1, 16); left > 0 && !over(); --left) {
       sizes = current_sizes();
       Window window = begin_window(spot.file, spot.two_files ? spot.other : spot.file);
-      crew.run(spot, plan(workload, spot, sizes, mutators), readers, &window);
+      Spot here = spot;
+      std::vector<std::vector<Op>> plans = plan(workload, spot, sizes, mutators);
+      workload.choose_word(sizes, &plans, &here);
+      crew.run(here, std::move(plans), readers, &window);
       quiet_clock_ = crew.tick();
       ++report_.windows;
       count(&window);
@@ -204,10 +219,12 @@ class Leader {
   void count(Window* window) {
     for (const std::vector<Op>* ops : {&window->mutators, &window->reads}) {
       for (const Op& op : *ops) {
-        ++report_.ops[static_cast<size_t>(op.kind)];
+        ++report_.ops[static_cast<size_t>(chosen_as(op))];
         if (op.result >= 0 || expected_error(op.kind, static_cast<int>(-op.result))) continue;
-        error(std::string(op_name(op.kind)) + " of " + std::to_string(op.length) + " bytes at " +
-                  std::to_string(op.offset) + " of file " + std::to_string(window->files[op.slot]),
+        error(std::string(op_name(op.kind)) +
+                  (op.via == Via::kCall ? "" : " (" + std::string(op_name(chosen_as(op))) + ")") + " of " +
+                  std::to_string(op.length) + " bytes at " + std::to_string(op.offset) + " of file " +
+                  std::to_string(window->files[op.slot]),
               op.result);
       }
     }
@@ -314,6 +331,7 @@ class Leader {
 
   void finish() {
     if (!created_) return;
+    if (const int synced = system_.sync(); synced != 0) error("the sync after the run", synced);
     const int status = system_.finish();
     if (status != 0) error("sync and close", status);
     if (failed_) return;

@@ -29,8 +29,9 @@ struct JudgeOptions {
 };
 
 struct JudgeReport {
-  std::array<uint64_t, kOpKinds> ops{};  // done, by OpKind; reads are those of readers
+  std::array<uint64_t, kOpKinds> ops{};  // done, by what they were chosen as; reads are those of readers
   std::vector<OpKind> skipped;           // not supported here
+  std::vector<std::string> reasons;      // why, of those that the system itself refused
   uint64_t windows = 0;
   uint64_t torn = 0;
   uint64_t foreign = 0;
@@ -44,8 +45,9 @@ struct JudgeReport {
   bool ok() const { return linearizable() && error_count == 0; }
 };
 
-// Runs to the end of the time or the windows; the system is finished (closed) afterwards and its files compared
-// with the model once more. A system that cannot be set up gives errors and no windows.
+// Runs to the end of the time or the windows; then all is synced (a failure of that is an error, too), the system
+// finished (closed) afterwards and its files compared with the model once more. A system that cannot be set up gives
+// errors and no windows.
 JudgeReport judge(System& system, const JudgeOptions& options);
 
 }  // namespace quire::judge

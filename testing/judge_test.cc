@@ -7,17 +7,32 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <thread>
 
 #include "testing/pattern.h"
 #include "testing/system.h"
+#include "testing/workload.h"
 
 namespace quire::judge {
 namespace {
 
-enum class Flaw { kNone, kNoReadLock, kForgetsAppends, kForgetsAtClose, kForeignBytes, kFails, kSizeFirst };
+enum class Flaw {
+  kNone,
+  kNoReadLock,
+  kForgetsAppends,
+  kForgetsAtClose,
+  kForeignBytes,
+  kFails,
+  kSizeFirst,
+  kTornDirect,
+  kAnswersEarly,
+  kForgetsStores,
+  kStaleLoads,
+  kSyncFails,
+};
 
 // Files in memory under one lock; bytes are relaxed atomics, so that leaving the lock out is no undefined
 // behaviour, only wrong.
@@ -76,6 +91,71 @@ class MemorySystem : public System {
     return 0;
   }
 
+  int prepare(OpKind) override { return 0; }
+
+  ssize_t read_direct(int number, void* buffer, size_t count, uint64_t offset) override {
+    return read(number, buffer, count, offset);
+  }
+
+  ssize_t write_direct(int number, const void* buffer, size_t count, uint64_t offset) override {
+    const size_t half = flaw_ == Flaw::kTornDirect ? count / 2 : 0;
+    if (half > 0) write(number, buffer, half, offset);
+    std::this_thread::yield();
+    write(number, static_cast<const unsigned char*>(buffer) + half, count - half, offset + half);
+    return static_cast<ssize_t>(count);
+  }
+
+  int submit_read(int number, void* buffer, size_t count, uint64_t offset, bool, Done done, void* argument) override {
+    return submit({number, buffer, nullptr, count, offset, done, argument});
+  }
+
+  int submit_write(int number, const void* buffer, size_t count, uint64_t offset, bool, Done done,
+                   void* argument) override {
+    return submit({number, nullptr, buffer, count, offset, done, argument});
+  }
+
+  int reap(unsigned, unsigned) override {
+    Request next;
+    {
+      const std::lock_guard<std::mutex> lock(requests_mutex_);
+      if (requests_.empty()) return 0;
+      next = requests_.front();
+      requests_.pop_front();
+    }
+    if (flaw_ == Flaw::kAnswersEarly && next.from != nullptr) {
+      const std::vector<unsigned char> bytes(static_cast<const unsigned char*>(next.from),
+                                             static_cast<const unsigned char*>(next.from) + next.count);
+      next.done(next.argument, static_cast<ssize_t>(next.count));
+      std::this_thread::yield();
+      write(next.file, bytes.data(), next.count, next.offset);
+      return 1;
+    }
+    const ssize_t result = next.to != nullptr ? read(next.file, next.to, next.count, next.offset)
+                                              : write(next.file, next.from, next.count, next.offset);
+    next.done(next.argument, result);
+    return 1;
+  }
+
+  int view_load(int number, uint64_t offset, uint64_t* word) override {
+    if (flaw_ == Flaw::kStaleLoads && ++reads_ % 20 == 0) {
+      *word = last_load_;
+      return 0;
+    }
+    if (read(number, word, sizeof *word, offset) != sizeof *word) return -EFAULT;
+    last_load_ = *word;
+    return 0;
+  }
+
+  int view_store(int number, uint64_t offset, uint64_t word) override {
+    File& file = at(number);
+    const std::lock_guard<std::mutex> lock(file.mutex);
+    if (offset + sizeof word > file.size) return -EFAULT;
+    if (flaw_ != Flaw::kForgetsStores || ++writes_ % 20 != 0) put(&file, &word, sizeof word, offset);
+    return 0;
+  }
+
+  int sync() override { return flaw_ == Flaw::kSyncFails ? -EIO : 0; }
+
   int reread(int number, std::vector<unsigned char>* content) override {
     content->resize(at(number).size);
     for (size_t i = 0; i < content->size(); ++i) (*content)[i] = at(number).bytes[i];
@@ -85,6 +165,22 @@ class MemorySystem : public System {
 
  private:
   static constexpr size_t kCapacity = 8 << 20;
+
+  struct Request {
+    int file;
+    void* to;  // or from
+    const void* from;
+    size_t count;
+    uint64_t offset;
+    Done done;
+    void* argument;
+  };
+
+  int submit(const Request& request) {
+    const std::lock_guard<std::mutex> lock(requests_mutex_);
+    requests_.push_back(request);
+    return 0;
+  }
 
   struct File {
     std::mutex mutex;
@@ -105,6 +201,9 @@ class MemorySystem : public System {
   const Flaw flaw_;
   std::atomic<uint64_t> reads_{0};
   std::atomic<uint64_t> writes_{0};
+  std::atomic<uint64_t> last_load_{0};
+  std::mutex requests_mutex_;
+  std::deque<Request> requests_;
   std::vector<std::unique_ptr<File>> files_;
 };
 
@@ -181,6 +280,82 @@ TEST(Judge, ReportsErrorsThatShouldNotBe) {
   EXPECT_FALSE(report.ok());
   ASSERT_FALSE(report.errors.empty());
   EXPECT_NE(report.errors[0].find("Input/output error"), std::string::npos);
+}
+
+TEST(Judge, R1_AcquitsEveryWayUnderALock) {
+  const std::vector<OpKind> ops{OpKind::kRead,        OpKind::kWrite,    OpKind::kTruncate, OpKind::kDirect,
+                                OpKind::kDirectAsync, OpKind::kViewLoad, OpKind::kViewStore};
+  const JudgeReport report = run(Flaw::kNone, 300, ops);
+  EXPECT_TRUE(report.ok()) << report.witness << (report.errors.empty() ? "" : report.errors[0]);
+  EXPECT_TRUE(report.skipped.empty());
+  for (const OpKind kind : ops) EXPECT_GT(report.ops[static_cast<size_t>(kind)], 0U) << op_name(kind);
+}
+
+TEST(Judge, R1_ConvictsTornDirectWrites) {
+  const JudgeReport report = run(Flaw::kTornDirect, 5000, {OpKind::kRead, OpKind::kDirect});
+  EXPECT_GT(report.torn, 0U);
+  EXPECT_NE(report.witness.find("(direct)"), std::string::npos);
+}
+
+TEST(Judge, R1_ConvictsACallbackBeforeItsWrite) {
+  const JudgeReport report = run(Flaw::kAnswersEarly, 5000, {OpKind::kRead, OpKind::kDirectAsync});
+  EXPECT_FALSE(report.linearizable());
+  EXPECT_NE(report.witness.find("asynchronous)"), std::string::npos);
+}
+
+TEST(Judge, R1_ConvictsForgottenStoresOfViews) {
+  const JudgeReport report = run(Flaw::kForgetsStores, 2000, {OpKind::kRead, OpKind::kViewStore});
+  EXPECT_GT(report.lost, 0U);
+  EXPECT_NE(report.witness.find("(in a view)"), std::string::npos);
+}
+
+TEST(Judge, R1_ConvictsLoadsOfWhatWasThere) {
+  const JudgeReport report = run(Flaw::kStaleLoads, 5000, {OpKind::kViewLoad, OpKind::kWrite});
+  EXPECT_FALSE(report.linearizable());
+}
+
+TEST(Judge, ASyncAfterTheRunNeverFails) {
+  const JudgeReport report = run(Flaw::kSyncFails, 5);
+  EXPECT_TRUE(report.linearizable());
+  EXPECT_FALSE(report.ok());
+  ASSERT_FALSE(report.errors.empty());
+  EXPECT_NE(report.errors[0].find("the sync after the run"), std::string::npos);
+}
+
+// In every order of the window's changes the file reaches past the word that views load and store.
+TEST(Judge, NoChangeCutsTheFileBeforeTheWordOfViews) {
+  WorkloadLimits limits;
+  Workload workload(11, limits,
+                    {OpKind::kViewLoad, OpKind::kViewStore, OpKind::kWrite, OpKind::kTruncate, OpKind::kCollapse});
+  const Image first(limits.file_size / 2 + 77), second(limits.file_size);
+  const std::vector<uint64_t> sizes{first.size(), second.size()};
+  int words = 0;
+  for (int i = 0; i < 3000; ++i) {
+    Spot spot = workload.choose_spot(sizes);
+    std::vector<std::vector<Op>> plans;
+    for (int thread = 0; thread < 2; ++thread) plans.push_back(workload.plan_mutator(spot, sizes, 3));
+    workload.choose_word(sizes, &plans, &spot);
+    Window window;
+    window.base[0] = spot.file == 0 ? &first : &second;
+    for (const std::vector<Op>& ops : plans) window.mutators.insert(window.mutators.end(), ops.begin(), ops.end());
+    if (!spot.word) {
+      for (const Op& op : window.mutators) EXPECT_NE(op.via, Via::kView);
+      continue;
+    }
+    ++words;
+    for (size_t at = window.mutators.size(); at > 1; --at) {
+      std::swap(window.mutators[at - 1], window.mutators[workload.random().below(at)]);
+    }
+    State state = first_state(window);
+    ASSERT_LE(*spot.word + 8, state.files[0].size);
+    for (size_t at = 0; at < window.mutators.size(); ++at) {
+      Op& op = window.mutators[at];
+      op.result = op.kind == OpKind::kWrite ? static_cast<int64_t>(op.length) : 0;
+      if (!apply(window, at, &state)) op.result = -EINVAL;
+      ASSERT_LE(*spot.word + 8, state.files[0].size);
+    }
+  }
+  EXPECT_GT(words, 500);
 }
 
 TEST(Judge, SkipsWhatIsNotThere) {

@@ -4,6 +4,7 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@
 
 #include "testing/host_files.h"
 #include "testing/system.h"
+#include "testing/view_word.h"
 
 namespace quire::judge {
 namespace {
@@ -26,6 +28,7 @@ struct ExchangeRange {
   uint64_t length;
   uint64_t flags;
 };
+constexpr size_t kViewBytes = 64 << 20;  // files are shorter
 constexpr unsigned long kExchangeRange = _IOW('X', 129, ExchangeRange);
 
 ssize_t answer(ssize_t result) { return result < 0 ? -errno : result; }
@@ -33,7 +36,10 @@ ssize_t answer(ssize_t result) { return result < 0 ? -errno : result; }
 class KernelSystem final : public System {
  public:
   explicit KernelSystem(const std::string& directory) : files_(directory) {}
-  ~KernelSystem() override { close_all(); }
+  ~KernelSystem() override {
+    for (char* view : views_) munmap(view, kViewBytes);
+    close_all();
+  }
 
   std::string_view name() const override { return "kernel"; }
 
@@ -103,11 +109,48 @@ class KernelSystem final : public System {
     return answer(copy_file_range(fd(source), &from, fd(file), &to, length, 0));
   }
 
-  int finish() override {
+  // Not kDirectAsync: the command refuses it.
+  int prepare(OpKind kind) override {
+    if (kind == OpKind::kViewLoad || kind == OpKind::kViewStore) return map();
+    if (kind != OpKind::kDirect) return -ENOSYS;
+    for (int i = static_cast<int>(direct_.size()); i < static_cast<int>(fds_.size()); ++i) {
+      const int fd = open(files_.path(i).c_str(), O_RDWR | O_CLOEXEC | O_DIRECT);
+      if (fd < 0) return errno == EINVAL ? -EOPNOTSUPP : -errno;
+      direct_.push_back(fd);
+    }
+    return 0;
+  }
+
+  // What O_DIRECT refuses for its alignment goes the other way.
+  ssize_t read_direct(int file, void* buffer, size_t count, uint64_t offset) override {
+    const ssize_t result = answer(pread(direct_[static_cast<size_t>(file)], buffer, count, static_cast<off_t>(offset)));
+    return result == -EINVAL ? read(file, buffer, count, offset) : result;
+  }
+
+  ssize_t write_direct(int file, const void* buffer, size_t count, uint64_t offset) override {
+    const ssize_t result =
+        answer(pwrite(direct_[static_cast<size_t>(file)], buffer, count, static_cast<off_t>(offset)));
+    return result == -EINVAL ? write(file, buffer, count, offset) : result;
+  }
+
+  int view_load(int file, uint64_t offset, uint64_t* word) override {
+    return load_view_word(views_[static_cast<size_t>(file)] + offset, word);
+  }
+
+  int view_store(int file, uint64_t offset, uint64_t word) override {
+    return store_view_word(views_[static_cast<size_t>(file)] + offset, word);
+  }
+
+  int sync() override {
     int status = 0;
     for (const int fd : fds_) {
       if (fsync(fd) != 0 && status == 0) status = -errno;
     }
+    return status;
+  }
+
+  int finish() override {
+    const int status = sync();
     close_all();
     return status;
   }
@@ -117,13 +160,27 @@ class KernelSystem final : public System {
  private:
   int fd(int file) const { return fds_[static_cast<size_t>(file)]; }
 
+  int map() {
+    catch_sigbus();
+    for (size_t i = views_.size(); i < fds_.size(); ++i) {
+      void* const view = mmap(nullptr, kViewBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fds_[i], 0);
+      if (view == MAP_FAILED) return -errno;
+      views_.push_back(static_cast<char*>(view));
+    }
+    return 0;
+  }
+
   void close_all() {
-    for (const int fd : fds_) close(fd);
-    fds_.clear();
+    for (std::vector<int>* fds : {&fds_, &direct_}) {
+      for (const int fd : *fds) close(fd);
+      fds->clear();
+    }
   }
 
   HostFiles files_;
   std::vector<int> fds_;
+  std::vector<int> direct_;   // opened with O_DIRECT, if wanted
+  std::vector<char*> views_;  // if wanted
 };
 
 }  // namespace

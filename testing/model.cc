@@ -11,9 +11,9 @@
 namespace quire::judge {
 namespace {
 
-constexpr std::string_view kNames[kOpKinds] = {"read",  "write",  "append",   "truncate", "falloc",
-                                               "punch", "zero",   "collapse", "insert",   "unshare",
-                                               "clone", "dedupe", "exchange", "copy"};
+constexpr std::string_view kNames[kOpKinds] = {
+    "read",    "write", "append", "truncate", "falloc", "punch",  "zero",         "collapse",  "insert",
+    "unshare", "clone", "dedupe", "exchange", "copy",   "direct", "direct-async", "view-load", "view-store"};
 
 void push(FileState* file, Run run) {
   if (run.length == 0) return;
@@ -267,6 +267,11 @@ bool apply(const Window& window, size_t index, State* state) {
       return apply_exchange(op, state);
     case OpKind::kCopy:
       return apply_copy(op, state);
+    case OpKind::kDirect:
+    case OpKind::kDirectAsync:
+    case OpKind::kViewLoad:
+    case OpKind::kViewStore:
+      return false;  // recorded as reads and writes
   }
   return false;
 }

@@ -1,17 +1,23 @@
-// Files through quire's C API, with a cache small enough to evict all the time. See system.h. No locks of its
-// own: handles are opened before the threads start and closed after they have ended.
+// Files through quire's C API, with a cache small enough to evict all the time. See system.h. Direct operations have
+// handles of their own, opened with O_DIRECT. No locks of its own: handles are opened and views mapped before the
+// threads start, and closed and unmapped after they have ended.
 #include <fcntl.h>
 #include <quire/quire.h>
+#include <sys/mman.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include <cerrno>
 #include <vector>
 
 #include "testing/host_files.h"
 #include "testing/system.h"
+#include "testing/view_word.h"
 
 namespace quire::judge {
 namespace {
+
+constexpr size_t kViewBytes = 64 << 20;  // files are shorter
 
 ssize_t answer(ssize_t result) { return result < 0 ? -errno : result; }
 
@@ -21,7 +27,10 @@ class QuireSystem final : public System {
       : files_(directory), memory_(memory), flags_(flags) {}
 
   ~QuireSystem() override {
-    for (quire_file* file : handles_) quire_close(file);
+    for (std::vector<quire_file*>* handles : {&direct_, &handles_}) {
+      for (quire_file* file : *handles) quire_close(file);
+    }
+    for (const int fd : hosts_) ::close(fd);
     if (cache_ != nullptr) quire_cache_destroy(cache_, QUIRE_DISCARD);
   }
 
@@ -39,8 +48,54 @@ class QuireSystem final : public System {
       if (file == nullptr) return -errno;
       files_.made(i);
       handles_.push_back(file);
+      const int host = ::open(files_.path(i).c_str(), O_RDONLY | O_CLOEXEC);
+      if (host < 0) return -errno;
+      hosts_.push_back(host);
     }
     return 0;
+  }
+
+  int prepare(OpKind kind) override {
+    if (kind == OpKind::kViewLoad) return map(PROT_READ, &loads_);
+    if (kind == OpKind::kViewStore) return map(PROT_READ | PROT_WRITE, &stores_);
+    for (int i = static_cast<int>(direct_.size()); i < static_cast<int>(handles_.size()); ++i) {
+      quire_file* file = quire_open(cache_, files_.path(i).c_str(), O_RDWR | O_DIRECT, 0);
+      if (file == nullptr) return -errno;
+      direct_.push_back(file);
+    }
+    return 0;
+  }
+
+  ssize_t read_direct(int file, void* buffer, size_t count, uint64_t offset) override {
+    return answer(quire_pread(direct_at(file), buffer, count, static_cast<off_t>(offset)));
+  }
+
+  ssize_t write_direct(int file, const void* buffer, size_t count, uint64_t offset) override {
+    return answer(quire_pwrite(direct_at(file), buffer, count, static_cast<off_t>(offset)));
+  }
+
+  int submit_read(int file, void* buffer, size_t count, uint64_t offset, bool direct, Done done,
+                  void* argument) override {
+    quire_file* const handle = direct ? direct_at(file) : at(file);
+    return static_cast<int>(
+        answer(quire_submit_pread(handle, buffer, count, static_cast<off_t>(offset), done, argument)));
+  }
+
+  int submit_write(int file, const void* buffer, size_t count, uint64_t offset, bool direct, Done done,
+                   void* argument) override {
+    quire_file* const handle = direct ? direct_at(file) : at(file);
+    return static_cast<int>(
+        answer(quire_submit_pwrite(handle, buffer, count, static_cast<off_t>(offset), done, argument)));
+  }
+
+  int reap(unsigned min, unsigned max) override { return static_cast<int>(answer(quire_reap(cache_, min, max))); }
+
+  int view_load(int file, uint64_t offset, uint64_t* word) override {
+    return load_view_word(loads_[static_cast<size_t>(file)] + offset, word);
+  }
+
+  int view_store(int file, uint64_t offset, uint64_t word) override {
+    return store_view_word(stores_[static_cast<size_t>(file)] + offset, word);
   }
 
   ssize_t read(int file, void* buffer, size_t count, uint64_t offset) override {
@@ -85,14 +140,34 @@ class QuireSystem final : public System {
         quire_copy_range(at(source), static_cast<off_t>(source_offset), at(file), static_cast<off_t>(offset), length));
   }
 
-  int finish() override {
+  // The host is asked as well, by descriptors that were there before the first write: it keeps what it reports to each
+  // of them, and quire may have been told of a failure that nobody was to see.
+  int sync() override {
     int status = 0;
-    for (quire_file* file : handles_) {
-      if (quire_fsync(file) != 0 && status == 0) status = -errno;
+    for (const std::vector<quire_file*>* handles : {&handles_, &direct_}) {
+      for (quire_file* file : *handles) {
+        if (quire_fsync(file) != 0 && status == 0) status = -errno;
+      }
     }
-    while (!handles_.empty()) {
-      if (quire_close(handles_.back()) != 0) return status == 0 ? -errno : status;
-      handles_.pop_back();
+    for (const int fd : hosts_) {
+      if (::fsync(fd) != 0 && status == 0) status = -errno;
+    }
+    return status;
+  }
+
+  int finish() override {
+    int status = sync();
+    for (std::vector<char*>* views : {&loads_, &stores_}) {
+      for (char* view : *views) {
+        if (quire_munmap(cache_, view, kViewBytes) != 0 && status == 0) status = -errno;
+      }
+      views->clear();
+    }
+    for (std::vector<quire_file*>* handles : {&direct_, &handles_}) {
+      while (!handles->empty()) {
+        if (quire_close(handles->back()) != 0) return status == 0 ? -errno : status;
+        handles->pop_back();
+      }
     }
     if (quire_cache_destroy(cache_, 0) != 0) return status == 0 ? -errno : status;
     cache_ = nullptr;
@@ -106,12 +181,27 @@ class QuireSystem final : public System {
 
  private:
   quire_file* at(int file) const { return handles_[static_cast<size_t>(file)]; }
+  quire_file* direct_at(int file) const { return direct_[static_cast<size_t>(file)]; }
+
+  int map(int prot, std::vector<char*>* views) {
+    catch_sigbus();
+    for (size_t i = views->size(); i < handles_.size(); ++i) {
+      void* const view = quire_mmap(handles_[i], 0, kViewBytes, prot);
+      if (view == MAP_FAILED) return -errno;
+      views->push_back(static_cast<char*>(view));
+    }
+    return 0;
+  }
 
   HostFiles files_;
   const size_t memory_;
   const unsigned flags_;
   quire_cache* cache_ = nullptr;
   std::vector<quire_file*> handles_;
+  std::vector<quire_file*> direct_;  // opened with O_DIRECT, if wanted
+  std::vector<int> hosts_;           // the same files without quire
+  std::vector<char*> loads_;         // views, if wanted
+  std::vector<char*> stores_;
 };
 
 }  // namespace

@@ -13,6 +13,8 @@
 #include <string_view>
 #include <vector>
 
+#include "testing/history.h"
+
 namespace quire::judge {
 
 class System {
@@ -37,6 +39,24 @@ class System {
   virtual int exchange(int, uint64_t, int, uint64_t, uint64_t) { return -ENOSYS; }
   virtual ssize_t copy(int, uint64_t, int, uint64_t, uint64_t) { return -ENOSYS; }
 
+  // Makes ready for operations of this kind (kDirect and what follows it), while nothing else runs. 0 or -errno;
+  // ENOSYS, EOPNOTSUPP or EPERM: they cannot be had here.
+  virtual int prepare(OpKind) { return -ENOSYS; }
+  // Past the cache: any offset, count and memory.
+  virtual ssize_t read_direct(int, void*, size_t, uint64_t) { return -ENOSYS; }
+  virtual ssize_t write_direct(int, const void*, size_t, uint64_t) { return -ENOSYS; }
+  // 0, and done(argument, count or -errno) runs inside reap() of some thread; or -errno, and it does not.
+  using Done = void (*)(void* argument, ssize_t result);
+  virtual int submit_read(int, void*, size_t, uint64_t, bool, Done, void*) { return -ENOSYS; }
+  virtual int submit_write(int, const void*, size_t, uint64_t, bool, Done, void*) { return -ENOSYS; }
+  // Waits until `min` callbacks ran or none is left to wait for. How many ran, or -errno.
+  virtual int reap(unsigned, unsigned) { return -ENOSYS; }
+  // One aligned word, before the end of the file throughout, in a mapped view. 0 or -errno (EFAULT: SIGBUS).
+  virtual int view_load(int, uint64_t, uint64_t*) { return -ENOSYS; }
+  virtual int view_store(int, uint64_t, uint64_t) { return -ENOSYS; }
+
+  // Makes all files durable; quiescent. An error is a violation.
+  virtual int sync() { return 0; }
   // Syncs and closes every file. Quiescent; nothing but reread() follows.
   virtual int finish() { return 0; }
   // The content that a program opening the file anew finds.

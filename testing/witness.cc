@@ -19,9 +19,26 @@ std::string result_text(const Op& op) {
   return std::to_string(op.result);
 }
 
+const char* via_text(Via via) {
+  switch (via) {
+    case Via::kCall:
+      return "";
+    case Via::kDirect:
+      return " (direct)";
+    case Via::kAsync:
+      return " (asynchronous)";
+    case Via::kDirectAsync:
+      return " (direct, asynchronous)";
+    case Via::kView:
+      return " (in a view)";
+  }
+  return "";
+}
+
 std::string op_text(const Window& window, const Op& op) {
   std::ostringstream out;
-  out << "[" << op.invoked << ", " << op.returned << "] thread " << op.thread << ": " << op_name(op.kind);
+  out << "[" << op.invoked << ", " << op.returned << "] thread " << op.thread << ": " << op_name(op.kind)
+      << via_text(op.via);
   if (op.kind != OpKind::kRead) out << " #" << tag_operation(op.tag);
   out << " file " << window.files[op.slot];
   if (op.kind == OpKind::kTruncate) {

@@ -8,6 +8,9 @@ namespace {
 
 constexpr uint64_t kBlock = 4096;  // what collapse, insert, clone, dedupe and exchange are aligned to
 
+constexpr uint64_t kSector = 512;  // what most devices want direct I/O to be aligned to
+constexpr uint64_t kWord = 8;      // what is loaded and stored in views
+
 uint64_t align_down(uint64_t value) { return value / kBlock * kBlock; }
 
 bool at_the_end(OpKind kind) {
@@ -23,16 +26,16 @@ bool aligned(OpKind kind) {
 
 Workload::Workload(uint64_t seed, WorkloadLimits limits, std::vector<OpKind> kinds) : random_(seed), limits_(limits) {
   for (const OpKind kind : kinds) {
-    if (kind == OpKind::kRead) {
-      reads_ = true;
-    } else {
-      mutators_.push_back(kind);
-    }
+    const bool both = kind == OpKind::kDirect || kind == OpKind::kDirectAsync;
+    const bool reads = kind == OpKind::kRead || kind == OpKind::kViewLoad;
+    if (reads || both) readers_.push_back(kind);
+    if (!reads || both) mutators_.push_back(kind);
   }
 }
 
 bool Workload::uses(OpKind kind) const {
-  return kind == OpKind::kRead ? reads_ : std::find(mutators_.begin(), mutators_.end(), kind) != mutators_.end();
+  return std::find(mutators_.begin(), mutators_.end(), kind) != mutators_.end() ||
+         std::find(readers_.begin(), readers_.end(), kind) != readers_.end();
 }
 
 // Most ranges are the two that file systems are known to tear: inside one page, and over many.
@@ -73,6 +76,9 @@ Spot Workload::choose_spot(const std::vector<uint64_t>& sizes) {
       spot.offset = align_down(spot.offset) + random_.below(kBlock - spot.length);
     }
   }
+  // Changes that begin at whole words: what choose_word needs of those that change the word.
+  const bool views = uses(OpKind::kViewLoad) || uses(OpKind::kViewStore);
+  if (views && random_.chance(60)) spot.offset = spot.offset / kWord * kWord;
   spot.two_files = op_has_source(spot.kind) && spot.other != spot.file && random_.chance(70);
   return spot;
 }
@@ -106,7 +112,73 @@ Op Workload::plan_op(OpKind kind, const Spot& spot, const std::vector<uint64_t>&
   op.keep_size = random_.chance(50) && (kind == OpKind::kFalloc || kind == OpKind::kZero || kind == OpKind::kUnshare);
   if (kind == OpKind::kTruncate) op.offset = spot.offset + random_.below(2 * spot.length + 1);
   if (op_has_source(kind)) plan_source(spot, sizes, &op);
+  if (kind == OpKind::kDirect || kind == OpKind::kDirectAsync) {
+    op.kind = OpKind::kWrite;
+    go_direct(kind, limits_.max_change, random_, &op);
+  }
+  if (kind == OpKind::kViewStore) {  // where: choose_word
+    op.kind = OpKind::kWrite;
+    op.via = Via::kView;
+    op.length = kWord;
+  }
   return op;
+}
+
+// Offset, count and memory of all alignments, and many of those that devices take.
+void Workload::go_direct(OpKind kind, uint64_t most, Random& random, Op* op) {
+  op->via = kind == OpKind::kDirect ? Via::kDirect : random.chance(70) ? Via::kDirectAsync : Via::kAsync;
+  const uint64_t choice = random.below(100);
+  const uint64_t unit = choice < 30 ? kBlock : choice < 60 ? kSector : 1;
+  const uint64_t end = (op->offset + op->length + unit - 1) / unit * unit;
+  op->offset = op->offset / unit * unit;
+  op->length = std::min(end - op->offset, most / unit * unit);
+  if (random.chance(40)) op->skew = static_cast<uint16_t>(random.below(kBlock));
+  if (random.chance(50)) op->skew = static_cast<uint16_t>(op->skew / kSector * kSector);
+}
+
+void Workload::choose_word(const std::vector<uint64_t>& sizes, std::vector<std::vector<Op>>* plans, Spot* spot) {
+  spot->word.reset();
+  spot->stores = false;
+  if (!uses(OpKind::kViewLoad) && !uses(OpKind::kViewStore)) return;
+  uint64_t low = sizes[static_cast<size_t>(spot->file)];  // the size is never less in this window
+  uint64_t collapsed = 0;
+  for (const std::vector<Op>& ops : *plans) {
+    for (const Op& op : ops) {
+      if (op.kind == OpKind::kTruncate) low = std::min(low, op.offset);
+      if (op.kind == OpKind::kCollapse) collapsed += op.length;
+    }
+  }
+  low -= std::min(low, collapsed);
+  const auto fits = [&](uint64_t word) {
+    const auto cuts = [word](uint64_t edge) { return edge > word && edge < word + kWord; };
+    for (const std::vector<Op>& ops : *plans) {
+      for (const Op& op : ops) {
+        if (op.via == Via::kView) continue;
+        const uint64_t end = op.offset + op.length;
+        if (cuts(op.offset) || cuts(end)) return false;
+        if (word >= op.offset && word < end && (op.offset % kWord != 0 || end > low)) return false;
+        if (!op_has_source(op.kind) || op.source_slot != 0) continue;
+        const uint64_t source_end = op.source_offset + op.length;
+        if (cuts(op.source_offset) || cuts(source_end)) return false;
+        if (op.kind == OpKind::kCopy && word >= op.source_offset && word < source_end) return false;
+      }
+    }
+    return true;
+  };
+  for (int tries = 0; tries < 16 && low >= kWord && !spot->word; ++tries) {
+    uint64_t word = spot->offset + random_.below(spot->length);
+    if (word > low - kWord) word = low - kWord - std::min(low - kWord, random_.below(64));
+    word = word / kWord * kWord;
+    if (fits(word)) spot->word = word;
+  }
+  for (std::vector<Op>& ops : *plans) {
+    if (!spot->word) std::erase_if(ops, [](const Op& op) { return op.via == Via::kView; });
+    for (Op& op : ops) {
+      if (op.via != Via::kView) continue;
+      op.offset = *spot->word;
+      spot->stores = true;
+    }
+  }
 }
 
 std::vector<Op> Workload::plan_mutator(const Spot& spot, const std::vector<uint64_t>& sizes, int count) {
@@ -158,6 +230,18 @@ Op Workload::plan_read(const Spot& spot, Random& random) const {
   }
   op.offset = from;
   op.length = std::min(length, limits_.max_read);
+  const OpKind by = readers_.size() == 1 ? readers_[0] : readers_[random.below(readers_.size())];
+  if (by == OpKind::kDirect || by == OpKind::kDirectAsync) go_direct(by, limits_.max_read, random, &op);
+  if (by == OpKind::kViewLoad && spot.word) {
+    op.via = Via::kView;
+    op.slot = 0;
+    op.offset = *spot.word;
+    op.length = kWord;
+  }
+  if (spot.stores && op.slot == 0 && op.offset < *spot.word + kWord && *spot.word < op.offset + op.length) {
+    op.offset = *spot.word;
+    op.length = kWord;
+  }
   return op;
 }
 
@@ -168,6 +252,10 @@ Op Workload::probe(OpKind kind) const {
   op.length = 4 * kBlock;
   op.source_slot = limits_.files > 1 ? 1 : 0;
   op.source_offset = 64 * kBlock;
+  if (kind < OpKind::kDirect) return op;
+  op.kind = kind == OpKind::kViewLoad ? OpKind::kRead : OpKind::kWrite;
+  op.via = kind == OpKind::kDirect ? Via::kDirect : kind == OpKind::kDirectAsync ? Via::kDirectAsync : Via::kView;
+  if (op.via == Via::kView) op.length = kWord;
   return op;
 }
 

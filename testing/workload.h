@@ -1,8 +1,20 @@
 // Which operations a window holds: choices from a seed, gathered around one spot of a file, so that reads and
 // changes meet. Used by one thread at a time (a Random is a reader's own); no locks.
+//
+// Loads and stores in views: one aligned word of one file a window, chosen once all changes are planned (choose_word).
+// quire promises of a view that each word is coherent, and no more, so the word is one of which that is all that is
+// asked:
+// - one a window, since a write puts its words there one after the other;
+// - no truncation or collapse of the window reaches it, whatever their order: past the end of the file an access is
+//   SIGBUS, or dropped;
+// - what changes it neither changes a part of it only, nor copies it out of step (from an offset that is not a multiple
+//   of 8: a word may then come in two parts), nor may extend the file, whose new size comes after the bytes;
+// - no copy reads it: stores in views are not kept apart from a copy's two sides;
+// - where it is stored to, reads that cover it read it alone: a longer one may mix the store with what else is changed.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "testing/history.h"
@@ -45,15 +57,17 @@ struct Spot {
   uint64_t length = 1;
   bool two_files = false;
   OpKind kind = OpKind::kWrite;  // what most mutators do here
+  std::optional<uint64_t> word;  // the window's word of `file` for loads and stores in views
+  bool stores = false;           // and there are stores
 };
 
 class Workload {
  public:
-  // kinds: the operations that may be used; without a mutator among them windows hold reads only.
+  // kinds: the operations that may be used; without a mutator among them windows hold reads only. Direct ones are both.
   Workload(uint64_t seed, WorkloadLimits limits, std::vector<OpKind> kinds);
 
   Random& random() { return random_; }
-  bool reads() const { return reads_; }
+  bool reads() const { return !readers_.empty(); }
   bool mutates() const { return !mutators_.empty(); }
   bool uses(OpKind kind) const;
 
@@ -64,7 +78,11 @@ class Workload {
   // are the caller's.
   std::vector<Op> plan_mutator(const Spot& spot, const std::vector<uint64_t>& sizes, int count);
 
-  // One read near the spot, random being the reader's own.
+  // Sets spot->word, if loads or stores in views are used and there is a fitting one; without one, stores in views
+  // leave the plans.
+  void choose_word(const std::vector<uint64_t>& sizes, std::vector<std::vector<Op>>* plans, Spot* spot);
+
+  // One read near the spot, random being the reader's own. A plain one, where the window has no word to load.
   Op plan_read(const Spot& spot, Random& random) const;
 
   // An operation that any file system having it would accept, for finding out which has; needs files of at
@@ -73,13 +91,14 @@ class Workload {
 
  private:
   Op plan_op(OpKind kind, const Spot& spot, const std::vector<uint64_t>& sizes);
+  static void go_direct(OpKind kind, uint64_t most, Random& random, Op* op);
   void plan_source(const Spot& spot, const std::vector<uint64_t>& sizes, Op* op);
   uint64_t choose_length();
 
   Random random_;
   const WorkloadLimits limits_;
   std::vector<OpKind> mutators_;
-  bool reads_ = false;
+  std::vector<OpKind> readers_;
 };
 
 }  // namespace quire::judge

@@ -4,6 +4,8 @@
  * set errno; quire_error_message() then gives the thread's last error as a sentence. No call is
  * async-signal-safe, none may be left by longjmp or thread cancellation, and a thread must not be parked
  * (by a signal handler that waits) inside one. An invalid pointer is the caller's bug, as with memcpy.
+ * A pointer of any call may lead into a mapped view of any file of this process, that of the call included: EFAULT
+ * where the view, its file or the device ends before the first byte; reads and writes count up to there.
  * Offsets and lengths are in bytes. After fork the child gets an error (ENOTRECOVERABLE) from every call.
  */
 #ifndef QUIRE_QUIRE_H
@@ -44,6 +46,10 @@ typedef struct quire_options {
  * residency PID FILE` or through quire/published.h. Costs a thread, which wakes four times a second, a page of memory
  * and three descriptors; hits cost nothing more. Nothing is left behind when the process ends, however it ends. */
 #define QUIRE_PUBLISH 0x4u
+/* quire_options.flags: leave SIGBUS alone. Else the first quire_mmap of the process installs a handler, which only
+ * notes for quire_error_message what a SIGBUS in a view was about, and then does what the program had set before, be it
+ * a handler or the default. */
+#define QUIRE_NO_SIGNAL_HANDLER 0x8u
 
 /* quire_cache_destroy flags: drop what could not be written back. */
 #define QUIRE_DISCARD 0x1u
@@ -56,8 +62,9 @@ QUIRE_API const char* quire_error_message(void);
  * much is needed; unknown flags), ENOMEM, EMFILE. */
 QUIRE_API quire_cache* quire_cache_create(const quire_options* options);
 
-/* Writes back and flushes, then frees. On -1 nothing is freed: call again, or pass QUIRE_DISCARD. Errors:
- * EBUSY while files are open, EIO/ENOSPC from writeback. No other call on this cache may be running. */
+/* Writes back and flushes, then frees. On -1 nothing is freed: call again, or pass QUIRE_DISCARD, which also unmaps
+ * views and drops requests that are not reaped (their callbacks do not run). Errors: EBUSY while files are open, views
+ * mapped or requests not reaped, EIO/ENOSPC from writeback. No other call on this cache may be running. */
 QUIRE_API int quire_cache_destroy(quire_cache* cache, unsigned flags);
 
 /* Changes the memory given to the cache, while it is in use: to at most 64 times what it was made with, and the
@@ -69,7 +76,11 @@ QUIRE_API int quire_cache_resize(quire_cache* cache, size_t memory);
 
 /* Opens a regular file or block device; flags and mode as open(2). The file is locked against other writers
  * (other processes, and other caches of this one): EBUSY. Also: EISDIR, EINVAL (FIFO, socket, character
- * device, O_PATH, O_DIRECT for now), and open(2)'s own errors. O_TRUNC is done after the lock is held. */
+ * device, O_PATH), and open(2)'s own errors. O_TRUNC is done after the lock is held. O_DIRECT: reads and writes go
+ * between the device and the caller's memory, past the cache, and see what it holds; any alignment is taken, what is
+ * not made of whole blocks, or meets what is in the cache, goes through it and onto the device. A direct write that
+ * fails leaves each of its blocks old, new or torn, or, where it went through the cache, stands there to be written
+ * again. */
 QUIRE_API quire_file* quire_open(quire_cache* cache, const char* path, int flags, mode_t mode);
 
 /* Opens the file behind fd, with the access mode that fd has; takes a duplicate, fd stays the caller's. */
@@ -172,20 +183,59 @@ QUIRE_API int quire_exchange_range(quire_file* a, off_t a_offset, quire_file* b,
  * overlap), EOVERFLOW (offset plus length passes 64 bits), EFBIG, ENOSPC, EIO. */
 QUIRE_API ssize_t quire_copy_range(quire_file* src, off_t src_offset, quire_file* dst, off_t dst_offset, size_t length);
 
-/* Called inside quire_reap only, holding nothing. result: a count or -errno. */
+/* --- Asynchronous calls: submitted by any thread, reaped by any; each takes effect at one instant between its
+ * submission and its callback, in no order among themselves. Buffers stay the request's until the callback. What has
+ * been submitted happens, whoever exits or closes; a handle is closed once its requests are done, which stay to be
+ * reaped. --- */
+
+/* Called inside quire_reap only, holding nothing: it may submit, reap, close. result: a count as of the call that
+ * waits, or -errno; after that quire_error_message() says why. */
 typedef void (*quire_completion_fn)(void* arg, ssize_t result);
 
+/* Return 0, and the rest comes through `done`; or -1, and nothing was submitted: EBADF, EINVAL, EAGAIN (eight times
+ * io_depth requests are submitted and not yet reaped: reap some), ENOMEM. */
 QUIRE_API int quire_submit_pread(quire_file* file, void* buffer, size_t count, off_t offset, quire_completion_fn done,
-                                 void* arg); /* ENOSYS yet */
+                                 void* arg);
 QUIRE_API int quire_submit_pwrite(quire_file* file, const void* buffer, size_t count, off_t offset,
-                                  quire_completion_fn done, void* arg);                  /* ENOSYS yet */
-QUIRE_API int quire_submit_fsync(quire_file* file, quire_completion_fn done, void* arg); /* ENOSYS yet */
-QUIRE_API int quire_reap(quire_cache* cache, unsigned min, unsigned max);                /* ENOSYS yet */
-QUIRE_API int quire_eventfd(quire_cache* cache);                                         /* ENOSYS yet */
+                                  quire_completion_fn done, void* arg);
+QUIRE_API int quire_submit_fsync(quire_file* file, quire_completion_fn done, void* arg);
 
-QUIRE_API void* quire_mmap(quire_file* file, off_t offset, size_t length, int prot); /* MAP_FAILED, ENOSYS yet */
-QUIRE_API int quire_munmap(quire_cache* cache, void* address, size_t length);        /* ENOSYS yet */
-QUIRE_API int quire_msync(quire_cache* cache, void* address, size_t length);         /* ENOSYS yet */
+/* Runs the callbacks of requests that are done, at most max, in the order in which they became so; waits until at least
+ * min of them ran or none is left to wait for. Returns how many ran, or -1: EINVAL (min > max). Several threads may
+ * reap. The copying of what was read falls to who reaps. */
+QUIRE_API int quire_reap(quire_cache* cache, unsigned min, unsigned max);
+
+/* A descriptor that polls readable while there is something to reap; made by the first call, closed with the cache.
+ * Poll it only: reading it is quire_reap's. -1: EMFILE, ENFILE, ENOMEM. */
+QUIRE_API int quire_eventfd(quire_cache* cache);
+
+/* --- Mapped views: the cached file itself as memory. What a write of quire's stores, the next load sees, and the other
+ * way round; each load and store counts by itself, so a read beside stores may mix them. A view may reach past the end
+ * of the file and grows with it; a load or store past the last page of the file, of a page that cannot be read, or,
+ * near the limit on dirty pages, a store to a file that cannot be written back, raises SIGBUS in that thread only,
+ * whatever signals it blocks (in a system call of the host's: EFAULT). After an error the page is tried again a second
+ * later. What is stored past the end of the file in its last page is no part of it, and goes. Memory of a view that the
+ * kernel was told to write to later (O_DIRECT reads into it, RDMA) may change after it was written back, and that
+ * change be lost. A view keeps its file open, and locked, after quire_close. Nothing
+ * but these calls may change its mapping (no mprotect, mremap, munmap, madvise); a forked child has no views. Views
+ * need Linux 5.19 and userfaultfd; for an ordinary user whom vm.unprivileged_userfaultfd forbids it, system calls of
+ * the host's on parts of a view that are not resident fail with EFAULT. */
+
+/* Shared; prot: PROT_READ, or PROT_READ | PROT_WRITE. The address, or MAP_FAILED. Errors: EINVAL (offset negative or
+ * no multiple of 4096, length 0, another prot), EACCES (file not open for reading, or for writing where that is asked
+ * for), EOVERFLOW, ENOMEM, EPERM or ENOSYS (no userfaultfd), EMFILE. */
+QUIRE_API void* quire_mmap(quire_file* file, off_t offset, size_t length, int prot);
+/* flags for quire_mmap2: all of it that lies before the end of the file is read and mapped before the call returns,
+ * and what cannot be read is its error (EIO and others). Nothing stays resident for that. */
+#define QUIRE_MAP_PREFAULT 0x1u
+QUIRE_API void* quire_mmap2(quire_file* file, off_t offset, size_t length, int prot, unsigned flags);
+/* Unmaps the views in the range, which cuts none of them; where there are none, nothing is done. A thread that still
+ * uses one gets SIGSEGV. Errors: EINVAL (address no multiple of 4096, length 0, a view in part); as quire_close where
+ * this ends the file's last use: the views are gone all the same, the dirty bytes stay with the cache. */
+QUIRE_API int quire_munmap(quire_cache* cache, void* address, size_t length);
+/* Makes durable what was stored in the range, as quire_fdatasync. Errors: EINVAL (address no multiple of 4096), ENOMEM
+ * (there is no view of this cache), EIO and others from writing back. */
+QUIRE_API int quire_msync(quire_cache* cache, void* address, size_t length);
 
 /* Writes the cache's statistics as a JSON object into buffer (at most size bytes, NUL included); returns its
  * length without the NUL, as snprintf. Keys: docs/PERFORMANCE.md. */

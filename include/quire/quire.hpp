@@ -18,6 +18,13 @@ namespace quire {
 
 inline const char* last_error() { return quire_error_message(); }
 
+// How one call reaches the file: as its handle was opened (O_DIRECT or not), through the cache, or past it.
+enum class Access : unsigned { as_opened, buffered, direct };
+
+struct MapOptions {
+  bool prefault = false;  // read and map all before the end of the file, and return its error
+};
+
 // A handle on a file. Closes itself at the end; call close() to learn whether writing back succeeded.
 class QUIRE_API File {
  public:
@@ -31,10 +38,18 @@ class QUIRE_API File {
   bool is_open() const { return file_ != nullptr; }
   // Bytes read; fewer than asked for only at the end of the file. Errors: EBADF, EINVAL, EIO and the host's.
   Result<std::size_t> read(std::span<std::byte> to, std::uint64_t offset);
+  Result<std::size_t> read(std::span<std::byte> to, std::uint64_t offset, Access access);
   Result<std::size_t> readv(std::span<const iovec> to, std::uint64_t offset, int rwf_flags = 0);
   // Bytes written. Errors: EBADF, EINVAL, EFBIG, EIO, ENOSPC (block devices).
   Result<std::size_t> write(std::span<const std::byte> from, std::uint64_t offset);
+  Result<std::size_t> write(std::span<const std::byte> from, std::uint64_t offset, Access access);
   Result<std::size_t> writev(std::span<const iovec> from, std::uint64_t offset, int rwf_flags = 0);
+  // Asynchronous: quire.h says when `done` runs, and with what. The buffers stay the request's until then.
+  Status submit_read(std::span<std::byte> to, std::uint64_t offset, quire_completion_fn done, void* argument,
+                     Access access = Access::as_opened);
+  Status submit_write(std::span<const std::byte> from, std::uint64_t offset, quire_completion_fn done, void* argument,
+                      Access access = Access::as_opened);
+  Status submit_sync(quire_completion_fn done, void* argument);
   // Writes at the end, atomically with respect to every other append; rwf_flags as for writev.
   Result<std::size_t> append(std::span<const std::byte> from);
   Status truncate(std::uint64_t size);
@@ -58,6 +73,9 @@ class QUIRE_API File {
   Result<std::vector<quire_residency_run>> residency() const;
   // Drawn, as quire_residency_draw does; format: QUIRE_DRAW_JSON, QUIRE_DRAW_TEXT or QUIRE_DRAW_SVG.
   Result<std::string> draw_residency(const char* name, int format) const;
+  // A view of [offset, offset + length); quire.h says what it is. prot: PROT_READ, with
+  // PROT_WRITE or without. Unmapped by Cache::unmap.
+  Result<std::span<std::byte>> map(std::uint64_t offset, std::size_t length, int prot, MapOptions options = {});
   Status close();
   quire_file* c_handle() const { return file_; }
 
@@ -70,7 +88,7 @@ class QUIRE_API File {
 struct CacheConfig {
   std::size_t memory = 0;  // bytes, metadata included; 0: a quarter of the machine's memory
   unsigned io_depth = 0;   // 0: 128
-  unsigned flags = 0;      // QUIRE_NO_IO_URING, QUIRE_NO_DIRECT, QUIRE_PUBLISH
+  unsigned flags = 0;      // QUIRE_NO_IO_URING, QUIRE_NO_DIRECT, QUIRE_PUBLISH, QUIRE_NO_SIGNAL_HANDLER
 };
 
 // A page cache. Files are closed before it ends.
@@ -87,7 +105,11 @@ class QUIRE_API Cache {
   Result<File> open(const char* path, int flags, mode_t mode = 0644);
   Result<File> open_fd(int fd);
   std::string stats_json() const;
-  Status resize(std::size_t memory);  // bytes, metadata included; quire.h says what it waits for
+  Status resize(std::size_t memory);                  // bytes, metadata included; quire.h says what it waits for
+  Result<unsigned> reap(unsigned min, unsigned max);  // how many callbacks ran; quire.h says what it waits for
+  Result<int> event_fd();                             // polls readable while there is something to reap
+  Status unmap(std::span<std::byte> views);           // all that lie there; quire_munmap
+  Status sync_view(std::span<std::byte> bytes);       // quire_msync
   Status destroy(bool discard = false);
   quire_cache* c_handle() const { return cache_; }
 

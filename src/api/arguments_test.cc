@@ -236,21 +236,5 @@ TEST_F(Arguments, FstatWhileDirty) {
   EXPECT_GE(host_stat(path_).st_mtim.tv_sec, now - 1);
 }
 
-TEST_F(Arguments, CallsOfLaterIssuesSayENOSYS) {
-  quire_file* f = file_.get();
-  quire_cache* c = cache_.get();
-  const quire_completion_fn none = nullptr;
-  EXPECT_FAILS(ENOSYS, quire_submit_pread(f, buffer_, 1, 0, none, nullptr));
-  EXPECT_FAILS(ENOSYS, quire_submit_pwrite(f, buffer_, 1, 0, none, nullptr));
-  EXPECT_FAILS(ENOSYS, quire_submit_fsync(f, none, nullptr));
-  EXPECT_FAILS(ENOSYS, quire_reap(c, 0, 1));
-  EXPECT_FAILS(ENOSYS, quire_eventfd(c));
-  EXPECT_EQ(quire_mmap(f, 0, 4096, PROT_READ), MAP_FAILED);
-  EXPECT_EQ(errno, ENOSYS);
-  EXPECT_FAILS(ENOSYS, quire_munmap(c, buffer_, 4096));
-  EXPECT_FAILS(ENOSYS, quire_msync(c, buffer_, 4096));
-  EXPECT_MESSAGE_HAS("quire_msync");
-}
-
 }  // namespace
 }  // namespace quire::api_testing

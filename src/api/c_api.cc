@@ -2,11 +2,14 @@
 #include <fcntl.h>
 #include <limits.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <new>
 
+#include "api/api_checks.h"
 #include "api/cache_impl.h"
+#include "api/caller.h"
 #include "base/error.h"
 #include "cache/read_hit.h"
 #include "quire/quire.h"
@@ -20,8 +23,10 @@
 #endif
 
 using quire::CacheImpl;
+using quire::check_range;
 using quire::FileImpl;
 using quire::report_error;
+using quire::Status;
 
 struct quire_cache : CacheImpl {};
 struct quire_file : FileImpl {};
@@ -43,22 +48,14 @@ int failed(const FileImpl& file, const char* what, int errnum) {
   return -1;
 }
 
-// The checks every ranged call shares. 0 or an errno.
-int check_range(size_t count, off_t offset) {
-  if (offset < 0) return quire::fail_with(EINVAL, "the offset is negative"), EINVAL;
-  if (count > static_cast<size_t>(SSIZE_MAX)) return quire::fail_with(EINVAL, "the length passes SSIZE_MAX"), EINVAL;
-  if (count > static_cast<size_t>(INT64_MAX - offset)) {
-    return quire::fail_with(EINVAL, "offset plus length passes the largest off_t"), EINVAL;
-  }
-  return 0;
-}
-
 #ifndef RWF_DONTCACHE
 #define RWF_DONTCACHE 0x80  // Linux 6.14
 #endif
 constexpr int kKnownRwf = RWF_NOWAIT | RWF_DSYNC | RWF_SYNC | RWF_APPEND | RWF_HIPRI | RWF_DONTCACHE;
 
-int check_vector(const iovec* iov, int iovcnt, off_t offset, int rwf_flags) {
+using Vectors = quire::CallerArray<iovec>;
+
+int check_vector(Vectors& vectors, const iovec* iov, int iovcnt, off_t offset, int rwf_flags) {
   if (iovcnt < 0 || iovcnt > IOV_MAX)
     return quire::fail_with(EINVAL, "%d buffers: 0 to %d are allowed", iovcnt, IOV_MAX), EINVAL;
   if ((rwf_flags & ~kKnownRwf) != 0) {
@@ -66,7 +63,13 @@ int check_vector(const iovec* iov, int iovcnt, off_t offset, int rwf_flags) {
                             static_cast<unsigned>(rwf_flags & ~kKnownRwf)),
            EOPNOTSUPP;
   }
-  const auto length = quire::vectors_length(std::span(iov, static_cast<size_t>(iovcnt)));
+  try {
+    const auto had = vectors.get(iov, static_cast<size_t>(iovcnt));
+    if (!had.ok()) return had.errnum();
+  } catch (const std::bad_alloc&) {
+    return ENOMEM;
+  }
+  const auto length = quire::vectors_length(vectors.items());
   if (!length.ok()) return length.errnum();
   return check_range(length.value(), offset);
 }
@@ -87,7 +90,7 @@ unsigned io_flags(int rwf_flags) {
   if (errnum == 0) errnum = check_range(count, offset);
   if (errnum == 0) {
     unsigned flags = 0;
-    if (f.readable && count - 1 < quire::kFastBytes) {
+    if (f.readable && count - 1 < quire::kFastBytes && !quire::touches_views(buffer, count)) {
       quire::Mapping& mapping = f.inode->mapping;
       const ssize_t n =
           quire::read_fast(mapping, static_cast<char*>(buffer), count, static_cast<std::uint64_t>(offset));
@@ -105,6 +108,24 @@ unsigned io_flags(int rwf_flags) {
   return failed_at(f, "read", count, offset, errnum);
 }
 
+Status read_options(const quire_options* options, quire_options* given) {
+  constexpr size_t kMost = 4096;
+  if (options == nullptr) return {};
+  static_assert(offsetof(quire_options, struct_size) == 0);
+  size_t size = 0;
+  QUIRE_TRY(quire::copy_in(&size, options, sizeof size));
+  if (size < offsetof(quire_options, memory) + sizeof(size_t) || size > kMost) {
+    return quire::fail_with(EINVAL, "struct_size is %zu: set it to sizeof(quire_options)", size);
+  }
+  unsigned char bytes[kMost];
+  QUIRE_TRY(quire::copy_in(bytes, options, size));
+  if (std::any_of(bytes + std::min(size, sizeof *given), bytes + size, [](unsigned char byte) { return byte != 0; })) {
+    return quire::fail_with(EINVAL, "an option of a newer quire is set");
+  }
+  std::memcpy(given, bytes, std::min(size, sizeof *given));
+  return {};
+}
+
 }  // namespace
 
 extern "C" {
@@ -114,22 +135,11 @@ const char* quire_error_message(void) { return quire::error_message(); }
 quire_cache* quire_cache_create(const quire_options* options) {
   quire::CacheOptions wanted;
   quire_options given = {};
-  if (options != nullptr) {
-    if (options->struct_size < offsetof(quire_options, memory) + sizeof(size_t) || options->struct_size > 4096) {
-      static_cast<void>(
-          quire::fail_with(EINVAL, "struct_size is %zu: set it to sizeof(quire_options)", options->struct_size));
-      report_error(EINVAL, "quire_cache_create");
-      return nullptr;
-    }
-    std::memcpy(&given, options, std::min(options->struct_size, sizeof given));
-    for (size_t i = sizeof given; i < options->struct_size; ++i) {
-      if (reinterpret_cast<const unsigned char*>(options)[i] == 0) continue;
-      static_cast<void>(quire::fail_with(EINVAL, "an option of a newer quire is set"));
-      report_error(EINVAL, "quire_cache_create");
-      return nullptr;
-    }
+  if (const Status read = read_options(options, &given); !read.ok()) {
+    report_error(read.errnum(), "quire_cache_create");
+    return nullptr;
   }
-  if ((given.flags & ~(QUIRE_NO_IO_URING | QUIRE_NO_DIRECT | QUIRE_PUBLISH)) != 0) {
+  if ((given.flags & ~(QUIRE_NO_IO_URING | QUIRE_NO_DIRECT | QUIRE_PUBLISH | QUIRE_NO_SIGNAL_HANDLER)) != 0) {
     static_cast<void>(quire::fail_with(EINVAL, "flags %#x are not known", given.flags));
     report_error(EINVAL, "quire_cache_create");
     return nullptr;
@@ -139,6 +149,7 @@ quire_cache* quire_cache_create(const quire_options* options) {
   wanted.use_io_uring = (given.flags & QUIRE_NO_IO_URING) == 0;
   wanted.use_direct = (given.flags & QUIRE_NO_DIRECT) == 0;
   wanted.publish = (given.flags & QUIRE_PUBLISH) != 0;
+  wanted.signal_handler = (given.flags & QUIRE_NO_SIGNAL_HANDLER) == 0;
   try {
     auto cache = CacheImpl::create(wanted);
     if (cache.ok()) return reinterpret_cast<quire_cache*>(cache.take().release());
@@ -172,12 +183,18 @@ int quire_cache_resize(quire_cache* cache, size_t memory) {
 }
 
 quire_file* quire_open(quire_cache* cache, const char* path, int flags, mode_t mode) {
+  quire::CallerString name;
   try {
-    auto file = impl(cache).open(path, flags, mode);
+    const auto had = name.get(path);
+    if (!had.ok()) {
+      report_error(had.errnum(), "quire_open");
+      return nullptr;
+    }
+    auto file = impl(cache).open(name.c_str(), flags, mode);
     if (file.ok()) return handle(file.value());
-    report_error(file.errnum(), "open of %s", path);
+    report_error(file.errnum(), "open of %s", name.c_str());
   } catch (const std::bad_alloc&) {
-    report_error(ENOMEM, "open of %s", path);
+    report_error(ENOMEM, "open of %s", name.c_str());
   }
   return nullptr;
 }
@@ -223,13 +240,13 @@ ssize_t quire_pwrite(quire_file* file, const void* buffer, size_t count, off_t o
 
 ssize_t quire_preadv2(quire_file* file, const struct iovec* iov, int iovcnt, off_t offset, int rwf_flags) {
   FileImpl& f = impl(file);
-  int errnum = check_vector(iov, iovcnt, offset, rwf_flags);
+  Vectors vectors;
+  int errnum = check_vector(vectors, iov, iovcnt, offset, rwf_flags);
   if (errnum == 0 && (rwf_flags & RWF_APPEND) != 0) {
     errnum = (quire::fail_with(EOPNOTSUPP, "RWF_APPEND is for writes"), EOPNOTSUPP);
   }
   if (errnum == 0) {
-    const auto n = quire::file_read(f, std::span(iov, static_cast<size_t>(iovcnt)), static_cast<std::uint64_t>(offset),
-                                    io_flags(rwf_flags));
+    const auto n = quire::file_read(f, vectors.items(), static_cast<std::uint64_t>(offset), io_flags(rwf_flags));
     if (n.ok()) return static_cast<ssize_t>(n.value());
     errnum = n.errnum();
   }
@@ -239,10 +256,10 @@ ssize_t quire_preadv2(quire_file* file, const struct iovec* iov, int iovcnt, off
 
 ssize_t quire_pwritev2(quire_file* file, const struct iovec* iov, int iovcnt, off_t offset, int rwf_flags) {
   FileImpl& f = impl(file);
-  int errnum = check_vector(iov, iovcnt, offset, rwf_flags);
+  Vectors vectors;
+  int errnum = check_vector(vectors, iov, iovcnt, offset, rwf_flags);
   if (errnum == 0) {
-    const auto n = quire::file_write(f, std::span(iov, static_cast<size_t>(iovcnt)), static_cast<std::uint64_t>(offset),
-                                     io_flags(rwf_flags));
+    const auto n = quire::file_write(f, vectors.items(), static_cast<std::uint64_t>(offset), io_flags(rwf_flags));
     if (n.ok()) return static_cast<ssize_t>(n.value());
     errnum = n.errnum();
   }
@@ -285,7 +302,9 @@ int quire_sync_file_range(quire_file* file, off_t offset, off_t length, unsigned
 }
 
 int quire_fstat(quire_file* file, struct stat* st) {
-  const auto status = quire::file_stat(impl(file), st);
+  struct stat found;
+  auto status = quire::file_stat(impl(file), &found);
+  if (status.ok()) status = quire::copy_out_whole(st, &found, sizeof found);
   return status.ok() ? 0 : failed(impl(file), "stat", status.errnum());
 }
 
@@ -296,13 +315,10 @@ ssize_t quire_stats_json(quire_cache* cache, char* buffer, size_t size) {
       report_error(status.errnum(), "quire_stats_json");
       return -1;
     }
-    const std::string text = impl(cache).stats_json();
-    if (size != 0) {
-      const size_t n = std::min(size - 1, text.size());
-      std::memcpy(buffer, text.data(), n);
-      buffer[n] = '\0';
-    }
-    return static_cast<ssize_t>(text.size());
+    const auto length = quire::copy_out_text(buffer, size, impl(cache).stats_json());
+    if (length.ok()) return static_cast<ssize_t>(length.value());
+    report_error(length.errnum(), "quire_stats_json");
+    return -1;
   } catch (const std::bad_alloc&) {
     report_error(ENOMEM, "quire_stats_json");
     return -1;

@@ -2,6 +2,7 @@
 #include "api/cache_impl.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -19,6 +20,7 @@ namespace quire {
 namespace {
 
 constexpr std::size_t kMaxIdleFiles = 256;
+constexpr std::size_t kWrittenMapShare = 1024;  // the map of written blocks takes one part in so many, if it is used
 constexpr std::size_t kGrowsTo = 64;  // times the memory it was made with; address space and a little more a time
 
 std::uint64_t next_inode_id() {
@@ -29,6 +31,7 @@ std::uint64_t next_inode_id() {
 void set_flags(FileImpl& file, int open_flags) {
   file.readable = (open_flags & O_ACCMODE) != O_WRONLY;
   file.writable = (open_flags & O_ACCMODE) != O_RDONLY;
+  file.direct = (open_flags & O_DIRECT) != 0;
   file.append = (open_flags & O_APPEND) != 0;
   file.full_sync = (open_flags & O_SYNC) == O_SYNC;
   file.data_sync = (open_flags & O_DSYNC) != 0;
@@ -44,6 +47,17 @@ bool is_settled(Mapping& mapping) {
   return settled;
 }
 
+constexpr unsigned kDefaultDepth = 128;
+constexpr unsigned kRequestsPerDepth = 8;  // submitted and not yet reaped, for each that the device may have
+
+unsigned depth_of(const CacheOptions& options) { return options.io_depth != 0 ? options.io_depth : kDefaultDepth; }
+
+void describe_failure(const AsyncRequest& request, int errnum) {
+  const FileImpl& file = *static_cast<FileImpl*>(request.file);
+  report_error(errnum, "submitted %s of %zu bytes at offset %llu of %s", name_of(request.kind), request.count,
+               static_cast<unsigned long long>(request.offset), file.path.c_str());
+}
+
 }  // namespace
 
 const std::size_t HostInode::kBytes = sizeof(HostInode) + sizeof(HostBacking) + sizeof(FileDevice) + 64;
@@ -53,20 +67,33 @@ LockClass& CacheImpl::table_lock_class() {
   return lock_class;
 }
 
+CacheImpl::CacheImpl(const CacheOptions& options)
+    : options_(options),
+      async_(cache_, std::min(depth_of(options), UINT_MAX / kRequestsPerDepth) * kRequestsPerDepth,
+             options.use_io_uring, &describe_failure),
+      written_map_({.max_bytes = options.memory / kWrittenMapShare,
+                    .charge =
+                        [](void* cache, std::size_t bytes) {
+                          static_cast<PageCache*>(cache)->charge_files(static_cast<std::int64_t>(bytes));
+                        },
+                    .owner = &cache_}) {}
+
 Result<std::unique_ptr<CacheImpl>> CacheImpl::create(const CacheOptions& options) {
   if (device_in_forked_child()) {
     return fail_with(
         ENOTRECOVERABLE,
         "this process was forked from one that had used quire: exec a program, or fork before the first cache");
   }
-  std::unique_ptr<CacheImpl> impl(new (std::nothrow) CacheImpl(options));
-  if (impl == nullptr) return fail(ENOMEM);
-  PageCacheOptions cache_options;
   const std::size_t machine =
       static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-  cache_options.memory = options.memory != 0 ? options.memory : machine / 4;
+  CacheOptions known = options;
+  if (known.memory == 0) known.memory = machine / 4;
+  std::unique_ptr<CacheImpl> impl(new (std::nothrow) CacheImpl(known));
+  if (impl == nullptr) return fail(ENOMEM);
+  PageCacheOptions cache_options;
+  cache_options.memory = known.memory;
   cache_options.max_memory = std::min(machine, cache_options.memory * kGrowsTo);
-  if (options.io_depth != 0) cache_options.io_depth = options.io_depth;
+  cache_options.io_depth = depth_of(options);
   cache_options.use_io_uring = options.use_io_uring;
   QUIRE_TRY(impl->cache_.create(cache_options));
   register_cache(*impl);
@@ -113,7 +140,8 @@ Result<FileImpl*> CacheImpl::open_files(HostDescriptors files, std::unique_ptr<F
   const FileKey key{identity.value().device, identity.value().inode};
   auto found = files_.find(key);
   if (found == files_.end()) {
-    HostOptions host_options{options_.use_direct, options_.use_io_uring, &cache_.io_stats, cache_.io_thread.get()};
+    HostOptions host_options{options_.use_direct, options_.use_io_uring, &cache_.io_stats, cache_.io_thread.get(),
+                             &written_map_};
     auto fresh = std::make_unique<HostInode>(cache_, std::make_unique<HostBacking>(host_options), next_inode_id());
     found = files_.emplace(key, std::move(fresh)).first;
   }
@@ -140,8 +168,6 @@ Result<FileImpl*> CacheImpl::open_files(HostDescriptors files, std::unique_ptr<F
 
 Result<FileImpl*> CacheImpl::open(const char* path, int flags, mode_t mode) {
   QUIRE_TRY(check_not_forked(cache_));
-  if ((flags & O_DIRECT) != 0)
-    return fail_with(ENOSYS, "direct I/O through quire is not built yet: open without O_DIRECT");
   if ((flags & O_ACCMODE) == O_ACCMODE)
     return fail_with(EINVAL, "the access mode is none of O_RDONLY, O_WRONLY, O_RDWR");
   auto files = open_host_path(path, flags, mode);
@@ -173,6 +199,7 @@ Result<FileImpl*> CacheImpl::open_fd(int fd) {
 
 Status CacheImpl::close(FileImpl* file) {
   QUIRE_TRY(check_not_forked(cache_));
+  async_.finish(*file);
   HostInode& inode = *file->host;
   Mapping& mapping = inode.inode.mapping;
   for (;;) {
@@ -256,16 +283,35 @@ Status CacheImpl::resize(std::size_t memory) {
   return cache_.resize(memory);
 }
 
+Status CacheImpl::check_shut_down_locked(bool discard) {
+  const auto open = handles_ - static_cast<unsigned>(views_.size());  // each view has a handle of its own
+  if (open != 0 && !discard) {
+    return fail_with(EBUSY, "%u file handles are still open: close them first", open);
+  }
+  if (open != unclosed_count_) {
+    return fail_with(EBUSY, "%u file handles are still open, and QUIRE_DISCARD drops only those whose close has failed",
+                     open - unclosed_count_);
+  }
+  if (!views_.empty() && !discard) {
+    return fail_with(EBUSY, "%zu views are still mapped: unmap them first", views_.size());
+  }
+  return {};
+}
+
 Status CacheImpl::shut_down(bool discard) {
   QUIRE_TRY(check_not_forked(cache_));
+  {
+    MutexLock lock(table_mutex_);
+    QUIRE_TRY(check_shut_down_locked(discard));
+  }
+  if (discard) {
+    async_.discard();  // outside the table's lock: workers wait for what its holders wait for
+    static_cast<void>(unmap(nullptr, SIZE_MAX));  // a close that fails: its handle goes below
+  } else if (const unsigned left = async_.outstanding(); left != 0) {
+    return fail_with(EBUSY, "%u requests are not yet reaped: reap them first", left);
+  }
   MutexLock lock(table_mutex_);
-  if (handles_ != 0 && !discard) {
-    return fail_with(EBUSY, "%u file handles are still open: close them first", handles_);
-  }
-  if (handles_ != unclosed_count_) {
-    return fail_with(EBUSY, "%u file handles are still open, and QUIRE_DISCARD drops only those whose close has failed",
-                     handles_ - unclosed_count_);
-  }
+  QUIRE_TRY(check_shut_down_locked(discard));
   while (unclosed_ != nullptr) {
     FileImpl* file = unclosed_;
     unclosed_ = file->next_unclosed;

@@ -13,6 +13,8 @@
 #include "api/publisher.h"
 #include "cache/page_cache.h"
 #include "cache/residency.h"
+#include "cache/views.h"
+#include "fs/async.h"
 #include "fs/open_file.h"
 #include "host/host_backing.h"
 #include "quire/result.h"
@@ -65,6 +67,7 @@ struct CacheOptions {
   bool use_io_uring = true;
   bool use_direct = true;
   bool publish = false;
+  bool signal_handler = true;
 };
 
 class CacheImpl {
@@ -75,12 +78,21 @@ class CacheImpl {
   Result<FileImpl*> open(const char* path, int flags, mode_t mode);
   Result<FileImpl*> open_fd(int fd);
   Status close(FileImpl* file);  // frees it on success
-  // Writes back and forgets every file. EBUSY while handles are open. On success the object may be deleted.
+  // Writes back and forgets every file. EBUSY while handles are open, or requests are not reaped. On success the object
+  // may be deleted.
   Status shut_down(bool discard);
 
   Status resize(std::size_t memory);
 
+  // Views: views.cc. The view has a handle of its own: it keeps the file, and the lock on it.
+  Result<void*> map(FileImpl& file, std::uint64_t offset, std::size_t length, int prot, bool prefault);
+  // All views in [address, address + length). EINVAL: one lies there in part. An error of closing a view's handle (the
+  // last writer's writeback): the views are gone, the handle stays as after a close that failed.
+  Status unmap(char* address, std::size_t length);
+  Status sync_views(char* address, std::size_t length);
+
   PageCache& cache() { return cache_; }
+  AsyncEngine& async() { return async_; }
   std::string stats_json();
 
   using FileKey = std::pair<std::uint64_t, std::uint64_t>;  // device, inode
@@ -99,22 +111,27 @@ class CacheImpl {
   void after_fork_child() RELEASE(table_mutex_);
 
  private:
-  explicit CacheImpl(const CacheOptions& options) : options_(options) {}
+  explicit CacheImpl(const CacheOptions& options);  // with a memory
   Result<FileImpl*> open_files(HostDescriptors files, std::unique_ptr<FileImpl> file);
   Status attach_locked(HostInode& inode, HostDescriptors files, bool writable) REQUIRES(table_mutex_);
   void forget_unclosed_locked(FileImpl& file) REQUIRES(table_mutex_);
   void make_idle_locked(HostInode& inode) REQUIRES(table_mutex_);
   void trim_idle_locked() REQUIRES(table_mutex_);
+  Result<FileImpl*> share_handle(FileImpl& file, bool writable);
   void empty(HostInode& inode);
+  Status check_shut_down_locked(bool discard) REQUIRES(table_mutex_);
 
   const CacheOptions options_;
   PageCache cache_;
+  AsyncEngine async_;
+  WrittenMap written_map_;  // before the files, which forget what they had in it
   Mutex table_mutex_{table_lock_class(), LockKey{reinterpret_cast<std::uintptr_t>(this), 0}};
   std::map<FileKey, std::unique_ptr<HostInode>> files_ GUARDED_BY(table_mutex_);
   unsigned handles_ GUARDED_BY(table_mutex_) = 0;
   FileImpl* unclosed_ GUARDED_BY(table_mutex_) = nullptr;  // whose close failed: still open, but may be discarded
   unsigned unclosed_count_ GUARDED_BY(table_mutex_) = 0;
   std::uint64_t idle_clock_ GUARDED_BY(table_mutex_) = 0;
+  std::map<char*, View*> views_ GUARDED_BY(table_mutex_);  // by address
   static LockClass& table_lock_class();
   std::unique_ptr<Publisher> publisher_;  // last: its thread looks at all of the above
 };

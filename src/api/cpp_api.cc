@@ -1,7 +1,11 @@
 // The C++ API over the C one: one meaning for both.
+#include <sys/mman.h>
+
 #include <array>
 #include <cerrno>
 
+#include "api/api_checks.h"
+#include "api/cache_impl.h"
 #include "base/error.h"
 #include "cache/residency.h"
 #include "quire/quire.hpp"
@@ -17,6 +21,39 @@ Result<std::size_t> counted(ssize_t n) {
 Status done(int rc) {
   if (rc != 0) return fail(errno);
   return {};
+}
+
+FileImpl& impl(quire_file* file) { return *reinterpret_cast<FileImpl*>(file); }
+
+unsigned io_flags(Access access) {
+  constexpr unsigned kFlags[] = {0, kIoBuffered, kIoDirect};
+  return kFlags[static_cast<unsigned>(access)];
+}
+
+Status submit(quire_file* file, AsyncRequest& request, std::uint64_t offset, quire_completion_fn done_fn,
+              void* argument, Access access) {
+  request.file = &impl(file);
+  request.io_flags = io_flags(access);
+  request.done = done_fn;
+  request.argument = argument;
+  return done(submit_request(request, static_cast<off_t>(offset)));
+}
+
+// A read or write whose way the call itself names.
+template <typename Operation>
+Result<std::size_t> transfer(quire_file* handle, const char* what, iovec v, std::uint64_t offset, Access access,
+                             Operation operation) {
+  FileImpl& file = impl(handle);
+  int errnum = check_not_forked(file.inode->mapping.cache).errnum();
+  if (errnum == 0) errnum = check_range(v.iov_len, static_cast<off_t>(offset));
+  if (errnum == 0) {
+    const auto moved = operation(file, std::span<const iovec>(&v, 1), offset, io_flags(access));
+    if (moved.ok()) return moved;
+    errnum = moved.errnum();
+  }
+  report_error(errnum, "%s of %zu bytes at offset %lld of %s", what, v.iov_len, static_cast<long long>(offset),
+               file.path.c_str());
+  return fail(errnum);
 }
 
 }  // namespace
@@ -37,6 +74,14 @@ Result<std::size_t> File::read(std::span<std::byte> to, std::uint64_t offset) {
   return counted(quire_pread(file_, to.data(), to.size(), static_cast<off_t>(offset)));
 }
 
+Result<std::size_t> File::read(std::span<std::byte> to, std::uint64_t offset, Access access) {
+  return transfer(file_, "read", iovec{to.data(), to.size()}, offset, access, file_read);
+}
+
+Result<std::size_t> File::write(std::span<const std::byte> from, std::uint64_t offset, Access access) {
+  return transfer(file_, "write", iovec{const_cast<std::byte*>(from.data()), from.size()}, offset, access, file_write);
+}
+
 Result<std::size_t> File::readv(std::span<const iovec> to, std::uint64_t offset, int rwf_flags) {
   return counted(quire_preadv2(file_, to.data(), static_cast<int>(to.size()), static_cast<off_t>(offset), rwf_flags));
 }
@@ -48,6 +93,28 @@ Result<std::size_t> File::write(std::span<const std::byte> from, std::uint64_t o
 Result<std::size_t> File::writev(std::span<const iovec> from, std::uint64_t offset, int rwf_flags) {
   return counted(
       quire_pwritev2(file_, from.data(), static_cast<int>(from.size()), static_cast<off_t>(offset), rwf_flags));
+}
+
+Status File::submit_read(std::span<std::byte> to, std::uint64_t offset, quire_completion_fn done_fn, void* argument,
+                         Access access) {
+  AsyncRequest request;
+  request.kind = AsyncRequest::Kind::read;
+  request.buffer = to.data();
+  request.count = to.size();
+  return submit(file_, request, offset, done_fn, argument, access);
+}
+
+Status File::submit_write(std::span<const std::byte> from, std::uint64_t offset, quire_completion_fn done_fn,
+                          void* argument, Access access) {
+  AsyncRequest request;
+  request.kind = AsyncRequest::Kind::write;
+  request.buffer = const_cast<std::byte*>(from.data());
+  request.count = from.size();
+  return submit(file_, request, offset, done_fn, argument, access);
+}
+
+Status File::submit_sync(quire_completion_fn done_fn, void* argument) {
+  return done(quire_submit_fsync(file_, done_fn, argument));
 }
 
 Result<std::size_t> File::append(std::span<const std::byte> from) {
@@ -134,6 +201,17 @@ Result<std::string> File::draw_residency(const char* name, int format) const {
   }
 }
 
+Result<std::span<std::byte>> File::map(std::uint64_t offset, std::size_t length, int prot, MapOptions options) {
+  void* const base =
+      quire_mmap2(file_, static_cast<off_t>(offset), length, prot, options.prefault ? QUIRE_MAP_PREFAULT : 0);
+  if (base == MAP_FAILED) return fail(errno);
+  return std::span(static_cast<std::byte*>(base), length);
+}
+
+Status Cache::unmap(std::span<std::byte> views) { return done(quire_munmap(cache_, views.data(), views.size())); }
+
+Status Cache::sync_view(std::span<std::byte> bytes) { return done(quire_msync(cache_, bytes.data(), bytes.size())); }
+
 Status File::close() {
   if (file_ == nullptr) return {};
   const int rc = quire_close(file_);
@@ -164,6 +242,18 @@ Result<File> Cache::open(const char* path, int flags, mode_t mode) {
   quire_file* file = quire_open(cache_, path, flags, mode);
   if (file == nullptr) return fail(errno);
   return File(file);
+}
+
+Result<unsigned> Cache::reap(unsigned min, unsigned max) {
+  const int ran = quire_reap(cache_, min, max);
+  if (ran < 0) return fail(errno);
+  return static_cast<unsigned>(ran);
+}
+
+Result<int> Cache::event_fd() {
+  const int fd = quire_eventfd(cache_);
+  if (fd < 0) return fail(errno);
+  return fd;
 }
 
 Status Cache::resize(std::size_t memory) { return done(quire_cache_resize(cache_, memory)); }

@@ -146,8 +146,6 @@ TEST(Open, FlagsThatAreNotTaken) {
   const TempDir dir;
   const CachePtr cache = make_cache();
   host_write(dir / "file", "kept");
-  EXPECT_FAILS(ENOSYS, quire_open(cache.get(), (dir / "file").c_str(), O_RDWR | O_DIRECT, 0));
-  EXPECT_FAILS(ENOSYS, quire_open(cache.get(), (dir / "file").c_str(), O_RDWR | O_DIRECT | O_TRUNC, 0));
   EXPECT_FAILS(EINVAL, quire_open(cache.get(), (dir / "file").c_str(), O_PATH, 0));
   EXPECT_FAILS(EINVAL, quire_open(cache.get(), dir.path().c_str(), O_TMPFILE | O_RDWR, 0600));
   EXPECT_FAILS(EINVAL, quire_open(cache.get(), (dir / "file").c_str(), O_RDONLY | O_DIRECTORY, 0));

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "api/cache_impl.h"
+#include "api/caller.h"
 #include "api/residency_draw.h"
 #include "base/error.h"
 
@@ -35,27 +36,36 @@ namespace {
 
 FileImpl& impl(quire_file* file) { return *reinterpret_cast<FileImpl*>(file); }
 
-ssize_t give(const std::string& text, char* buffer, std::size_t size) {
-  if (size != 0) {
-    const std::size_t n = std::min(size - 1, text.size());
-    std::memcpy(buffer, text.data(), n);
-    buffer[n] = '\0';
-  }
-  return static_cast<ssize_t>(text.size());
-}
-
-std::vector<quire_residency_run> all_runs(const Mapping& mapping) {
+// The first `most` runs from the cursor on.
+std::vector<quire_residency_run> some_runs(const Mapping& mapping, ResidencyCursor at, std::size_t most) {
   std::vector<quire_residency_run> all;
   quire_residency_run some[256];
-  ResidencyCursor at;
   while (!at.done) {
     const std::size_t count = find_residency(mapping, at, some);
     for (std::size_t i = 0; i < count; ++i) {
       std::size_t last = all.size();
-      if (!append_run(some[i], all, &last)) all.push_back(some[i]);
+      if (append_run(some[i], all, &last)) continue;
+      if (all.size() == most) return all;
+      all.push_back(some[i]);
     }
   }
   return all;
+}
+
+std::vector<quire_residency_run> all_runs(const Mapping& mapping) {
+  return some_runs(mapping, ResidencyCursor{}, SIZE_MAX);
+}
+
+// find_residency() holds RCU while it fills what it is given: a view must not be that.
+Result<std::size_t> find_for_view(const Mapping& mapping, const ResidencyCursor& at, quire_residency_run* runs,
+                                  std::size_t count) {
+  const auto found = some_runs(mapping, at, count);
+  const auto stored = copy_out(runs, found.data(), found.size() * sizeof *runs);
+  QUIRE_TRY(stored);
+  if (stored.value() < sizeof *runs && !found.empty()) {
+    return fail_with(EFAULT, "the view that the runs go to ends within the first");
+  }
+  return stored.value() / sizeof *runs;
 }
 
 // Can they be drawn?
@@ -70,6 +80,26 @@ Status check_runs(std::span<const quire_residency_run> runs) {
     end = run.offset + run.length;
   }
   return {};
+}
+
+Result<std::size_t> draw(const char* name, std::uint64_t file_size, const quire_residency_run* runs, std::size_t count,
+                         int format, char* buffer, std::size_t size) {
+  CallerString title;
+  CallerArray<quire_residency_run> given;
+  QUIRE_TRY(title.get(name));
+  QUIRE_TRY(given.get(runs, count));
+  const ResidencyView view{title.c_str(), file_size, given.items()};
+  QUIRE_TRY(check_runs(view.runs));
+  switch (format) {
+    case QUIRE_DRAW_JSON:
+      return copy_out_text(buffer, size, residency_json(view));
+    case QUIRE_DRAW_TEXT:
+      return copy_out_text(buffer, size, residency_text(view));
+    case QUIRE_DRAW_SVG:
+      return copy_out_text(buffer, size, residency_svg(view));
+    default:
+      return fail_with(EINVAL, "there is no format %d", format);
+  }
 }
 
 }  // namespace
@@ -89,7 +119,19 @@ ssize_t quire_residency(quire_file* file, off_t offset, quire_residency_run* run
     return -1;
   }
   ResidencyCursor at{static_cast<std::uint64_t>(offset) >> kPageShift, false};
-  return static_cast<ssize_t>(find_residency(mapping, at, std::span(runs, count)));
+  if (__builtin_expect(!touches_views(runs, count * sizeof *runs), 1)) {
+    return static_cast<ssize_t>(find_residency(mapping, at, std::span(runs, count)));
+  }
+  int errnum = ENOMEM;
+  try {
+    const auto found = find_for_view(mapping, at, runs, count);
+    if (found.ok()) return static_cast<ssize_t>(found.value());
+    errnum = found.errnum();
+  } catch (const std::bad_alloc&) {
+    // said above
+  }
+  report_error(errnum, "residency of %s", f.path.c_str());
+  return -1;
 }
 
 ssize_t quire_residency_json(quire_file* file, char* buffer, size_t size) {
@@ -99,7 +141,10 @@ ssize_t quire_residency_json(quire_file* file, char* buffer, size_t size) {
   if (errnum == 0) {
     try {
       const auto runs = all_runs(mapping);
-      return give(residency_json({f.path, mapping.size.load(memory_order_acquire), runs}), buffer, size);
+      const std::string text = residency_json({f.path, mapping.size.load(memory_order_acquire), runs});
+      const auto length = copy_out_text(buffer, size, text);
+      if (length.ok()) return static_cast<ssize_t>(length.value());
+      errnum = length.errnum();
     } catch (const std::bad_alloc&) {
       errnum = ENOMEM;
     }
@@ -110,20 +155,11 @@ ssize_t quire_residency_json(quire_file* file, char* buffer, size_t size) {
 
 ssize_t quire_residency_draw(const char* name, uint64_t file_size, const quire_residency_run* runs, size_t count,
                              int format, char* buffer, size_t size) {
-  const ResidencyView view{name, file_size, std::span(runs, count)};
-  int errnum = check_runs(view.runs).errnum();
+  int errnum = 0;
   try {
-    if (errnum != 0) {
-      // said above
-    } else if (format == QUIRE_DRAW_JSON) {
-      return give(residency_json(view), buffer, size);
-    } else if (format == QUIRE_DRAW_TEXT) {
-      return give(residency_text(view), buffer, size);
-    } else if (format == QUIRE_DRAW_SVG) {
-      return give(residency_svg(view), buffer, size);
-    } else {
-      errnum = (fail_with(EINVAL, "there is no format %d", format), EINVAL);
-    }
+    const auto length = draw(name, file_size, runs, count, format, buffer, size);
+    if (length.ok()) return static_cast<ssize_t>(length.value());
+    errnum = length.errnum();
   } catch (const std::bad_alloc&) {
     errnum = ENOMEM;
   }

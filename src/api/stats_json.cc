@@ -20,9 +20,11 @@ std::string CacheImpl::stats_json() {
   j["arena_bytes"] = use.arena;
   j["descriptor_bytes"] = use.descriptors;
   j["huge_page_bytes"] = c.pool.huge_bytes();
+  j["view_scrubbed"] = c.pool.scrubbed();
   j["index_bytes"] = use.index;
   j["file_bytes"] = use.files;
   j["prefetch_bytes"] = use.prefetch;
+  j["bounce_bytes"] = use.bounce;
   j["counter_bytes"] = use.counters;
   j["readahead_folios"] = c.ahead.used();
   j["readahead_limit_folios"] = c.ahead.limit();

@@ -1,4 +1,4 @@
-// What a backing that has no range operations answers.
+// What a backing answers that has no range operations, nor a way through a host.
 #include "backing/backing.h"
 
 #include <cerrno>
@@ -13,6 +13,9 @@ Status unsupported(const char* operation) { return fail_with(EOPNOTSUPP, "this f
 
 }  // namespace
 
+Status Backing::write_through(std::uint64_t, std::span<const iovec>) {
+  return unsupported("be written through a host");
+}
 Status Backing::allocate(std::uint64_t, std::uint64_t, bool) { return unsupported("allocate blocks ahead"); }
 Status Backing::punch(std::uint64_t, std::uint64_t) { return unsupported("punch holes"); }
 Status Backing::zero(std::uint64_t, std::uint64_t, bool) { return unsupported("zero a range"); }

@@ -12,6 +12,7 @@
 
 #include "device/device.h"
 #include "quire/result.h"
+#include "sync/hole_lock.h"
 
 namespace quire {
 
@@ -36,15 +37,51 @@ class Backing {
   virtual unsigned block_size() const = 0;     // allocation unit in bytes, a power of two, at most kPageSize
   // Writes end at a multiple of this many bytes, zeros past the end of the file; 1: exactly at the end of the file.
   virtual unsigned write_alignment() const = 0;
+  // What offset, lengths and memory of a direct_only request must be multiples of, in bytes, a power of two; 0: the
+  // device takes none. It may refuse one all the same (-EINVAL). Changes when the first writer opens the file.
+  virtual unsigned direct_alignment() const { return 0; }
 
-  // The extent that covers offset, clipped to [offset, offset + length). Past size(): a hole.
+  // The extent that covers offset, clipped to [offset, offset + length). Past size(): a hole. What reads as zeros may
+  // be called written, if its address does, too.
   virtual Result<Extent> map(std::uint64_t offset, std::uint64_t length) = 0;
-  // Makes [offset, offset + length) writable: allocates, or replaces what is shared. Returns the first extent, clipped;
-  // the caller repeats for the rest. Nothing the file reads as changes before commit.
+  // The same, and what is called written holds data: for who writes less than a block. A host tells no hole from an
+  // unwritten extent: both are unwritten, or both holes, and their address is good. It is asked for what is not known
+  // yet, which may take as long as writing back all that it has cached of the file. Asked without the locks, the answer
+  // may be outdated.
+  virtual Result<Extent> map_exact(std::uint64_t offset, std::uint64_t length) { return map(offset, length); }
+  // Makes [offset, offset + length), whole blocks, writable: allocates, or replaces what is shared. Returns the first
+  // extent, clipped; the caller repeats for the rest. Nothing the file reads as changes before commit.
+  // Every block is prepared that is written as a whole. Bytes within one go in place, to where map_exact says, and only
+  // if it is written there and not shared; nothing is prepared for them.
   virtual Result<Extent> prepare(std::uint64_t offset, std::uint64_t length) = 0;
   // The device holds the data of [offset, offset + length): from now on the file reads as it. Grows size() to cover
-  // min(offset + length, end_of_file) where end_of_file is the cache's size.
+  // min(offset + length, end_of_file) where end_of_file is the cache's size. Of the first and the last block the range
+  // may cover a part: one that was written in place.
   virtual Status commit(std::uint64_t offset, std::uint64_t length, std::uint64_t end_of_file) = 0;
+  // In the place of commit, if the write failed: the device may hold any of it or none. Some of it is the file's by
+  // now where the host's own write came half way.
+  virtual void write_failed(std::uint64_t offset, std::uint64_t length) {
+    static_cast<void>(offset), static_cast<void>(length);
+  }
+  // After a write that was to pass the end of the file and failed: where it came half way, the file has `size` bytes
+  // again. Nothing past them is being read, written or committed.
+  virtual void cut_back(std::uint64_t size) { static_cast<void>(size); }
+  // False: a hole that is written to is the file's before its bytes are on the device. The device then keeps plain
+  // writes (path any or through_host; executed, not submitted) apart from direct I/O by itself; for direct_only
+  // requests the caller does, by begin_direct: those go to written blocks alone, and holes are filled by write_through.
+  virtual bool unwritten_extents() const { return true; }
+  // Around direct_only requests, reads and writes, from before they are sent to their completion; end_direct by any
+  // thread, before the file may be closed. False: somebody fills a hole, and `wait` is not set. Under no other hold on
+  // the same file in this thread; no plain writes to it in between.
+  virtual bool begin_direct(DirectHold& hold, bool wait) {
+    static_cast<void>(hold), static_cast<void>(wait);
+    return true;
+  }
+  virtual void end_direct(DirectHold& hold) { static_cast<void>(hold); }
+  // In the place of prepare and a request, before commit: writes through the host's cache, where there is one; holes
+  // and unwritten blocks as a whole. Without unwritten extents it is on the device when this returns, and no direct I/O
+  // of the file was under way. May wait for that, so never on quire's I/O thread.
+  virtual Status write_through(std::uint64_t offset, std::span<const iovec> buffers);
   // Truncates or extends (with a hole). Bytes past a smaller size are gone, also inside the last block.
   virtual Status set_size(std::uint64_t size) = 0;
 

@@ -24,6 +24,7 @@
   X(migration_despite_lock)             \
   X(migration_copies_unlocked)          \
   X(migration_of_state_seen_before)     \
+  X(viewed_frame_not_punched)           \
   X(short_read_copies_past_count)       \
   X(edge_zeroed_before_gate)            \
   X(append_size_before_bytes)           \
@@ -47,7 +48,18 @@
   X(failed_flush_keeps_later_writes)    \
   X(flush_cleans_later_writes)          \
   X(readahead_not_drained)              \
-  X(frame_freed_without_grace_period)
+  X(frame_freed_without_grace_period)   \
+  X(direct_without_direct_mode)         \
+  X(direct_looks_before_it_locks)       \
+  X(direct_ignores_folios)              \
+  X(direct_range_not_grown)             \
+  X(direct_block_not_zeroed)            \
+  X(direct_not_decided_again)           \
+  X(direct_read_without_direct_mode)    \
+  X(direct_unlocks_before_completion)   \
+  X(reap_waits_without_a_look)          \
+  X(close_does_not_wait)                \
+  X(runnable_trusts_its_fill)
 
 namespace quire {
 

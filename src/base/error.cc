@@ -20,6 +20,8 @@ struct ErrorText {
   int cause_errnum = 0;  // 0: no cause is recorded
 };
 
+constinit thread_local const char* fault_text = nullptr;
+
 ErrorText* error_text() {
   static thread_local std::unique_ptr<ErrorText> text;
   if (!text) text.reset(new (std::nothrow) ErrorText);
@@ -57,10 +59,19 @@ void report_error(int errnum, const char* format, ...) {
     std::snprintf(text->message + used, static_cast<std::size_t>(kMessageBytes - used), ": %s", cause);
     text->cause_errnum = 0;
   }
+  fault_text = nullptr;
   errno = errnum;
 }
 
+void report_again(int errnum, const char* message) {
+  if (ErrorText* text = error_text()) std::snprintf(text->message, kMessageBytes, "%s", message);
+  errno = errnum;
+}
+
+void note_fault(const char* sentence) noexcept { fault_text = sentence; }
+
 const char* error_message() {
+  if (fault_text != nullptr) return fault_text;
   const ErrorText* text = error_text();
   return text != nullptr ? text->message : "out of memory for an error message";
 }

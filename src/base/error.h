@@ -17,6 +17,12 @@ void clear_cause();
 // recorded for this errnum, else strerror's. Sets errno.
 [[gnu::format(printf, 2, 3), gnu::cold]] void report_error(int errnum, const char* format, ...);
 
+// The same with a message that another thread's report_error made.
+[[gnu::cold]] void report_again(int errnum, const char* message);
+
+// From a signal handler: what error_message() says until this thread's next call that fails. A string literal.
+void note_fault(const char* sentence) noexcept;
+
 // The thread's last message. Never null.
 const char* error_message();
 

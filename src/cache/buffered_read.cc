@@ -203,6 +203,7 @@ ssize_t count_first_hit(const Mapping& mapping, std::size_t count) {
 }
 
 ssize_t read_fast(Mapping& mapping, char* to, std::size_t count, std::uint64_t offset) {
+  DCHECK(!touches_views(to, count));
   std::uint64_t gate;
   if (__builtin_expect(!mapping.gate.read_begin(offset, offset + count, &gate), 0)) {
     if (!has_defect(Defect::fast_read_of_odd_gate)) return read_left(mapping, Counter::miss_gate);

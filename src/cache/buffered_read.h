@@ -31,7 +31,7 @@ inline constexpr std::size_t kFastFolios = 257;  // a read of 1 MiB at any offse
 inline constexpr std::size_t kFastBytes = (kFastFolios - 1) * kPageSize;
 inline constexpr ssize_t kSlow = -1;
 
-// The number of bytes read, or kSlow (counted by reason). No lock, no wait, no system call.
+// The number of bytes read, or kSlow (counted by reason). No lock, no wait, no system call; no view behind `to`.
 ssize_t read_fast(Mapping& mapping, char* to, std::size_t count, std::uint64_t offset);
 
 // The range lock is held (shared or stronger) over [offset, offset + count), which lies before the end of the file:

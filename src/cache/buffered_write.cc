@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "cache/fill.h"
 #include "cache/split.h"
+#include "cache/views.h"
 #include "sync/rcu.h"
 
 namespace quire {
@@ -70,11 +71,11 @@ bool write_fast(Mapping& mapping, const char* from, std::size_t count, std::uint
   }
   begin_change(*folio);
   racy_copy_to_folio(folio->bytes() + inside, from, count);
-  if (offset + count > mapping.size.load(memory_order_relaxed)) {
-    mapping.size.store(offset + count, memory_order_release);
-  }
+  const bool grows = offset + count > mapping.size.load(memory_order_relaxed);
+  if (grows) mapping.size.store(offset + count, memory_order_release);
   end_change(*folio);
   unlock_folio(*folio);
+  if (grows) note_grown(mapping);
   return true;
 }
 
@@ -96,6 +97,7 @@ class Write {
   void change(UserBuffer& from);
   void unlock_all() { release(first_page(), last_page(), false); }
   void drop_edges();
+  bool grows() const { return end_ > size_; }
 
  private:
   std::uint64_t first_page() const { return offset_ >> kPageShift; }
@@ -317,6 +319,7 @@ Status write_locked(Mapping& mapping, UserBuffer& from, std::uint64_t offset, st
   if (status.ok()) {
     write.change(from);
     write.unlock_all();
+    if (write.grows()) note_grown(mapping);
   }
   write.drop_edges();
   return status;

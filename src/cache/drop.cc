@@ -12,6 +12,7 @@ struct Wanted {
   bool alone;
   bool has(const Folio& folio) const {
     const std::uint32_t flags = folio.flags.load(memory_order_acquire);
+    if ((flags & kViewed) != 0) return false;  // others use it, or may
     if (owner == 0) return (flags & kDropBehind) != 0 && (alone || !referenced(folio));
     return (flags & kOwnerMask) == owner && (alone || (!referenced(folio) && folio.written_epoch == 0));
   }

@@ -31,8 +31,9 @@ bool EvictionQueue::Frames::test_and_clear_referenced(std::uint32_t id) {
 
 bool EvictionQueue::Frames::try_take(std::uint32_t id) {
   Folio& folio = pool.folio(id);
-  return (folio.flags.load(memory_order_relaxed) & (kUnstable | kLocked)) == 0 &&
-         folio.refs.load(memory_order_relaxed) == 1 && try_lock_folio(folio);
+  const std::uint32_t flags = folio.flags.load(memory_order_relaxed);
+  const std::uint32_t idle = (flags & kViewed) != 0 ? 2 : 1;  // references: the mapping's, the views'
+  return (flags & (kUnstable | kLocked)) == 0 && folio.refs.load(memory_order_relaxed) == idle && try_lock_folio(folio);
 }
 
 bool EvictionQueue::add(Folio& folio, std::uint64_t ghost, bool prefetched) {

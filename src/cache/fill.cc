@@ -222,15 +222,16 @@ Status wait_uptodate(Mapping& mapping, Folio& folio, std::uint64_t page, const C
   return {};
 }
 
-namespace {
-
 void ahead_ended(Mapping& mapping) {
   PageCache& cache = mapping.cache;
   // The release pairs with drain_ahead's acquire: all that the completion did comes before the mapping's end.
   if (mapping.ahead.fetch_sub(1, memory_order_release) == 1) cache.ahead_queue.wake_all();
 }
 
-// A window in flight: owns its batch and its hold on the invalidate lock until the last request is done.
+namespace {
+
+// A window or a piece that somebody waits for, in flight: owns its batch and its hold on the invalidate lock until the
+// last request is done.
 struct AheadFill {
   explicit AheadFill(Mapping& m) : mapping(m), batch(m) { mapping.cache.charge_prefetch(kBytes); }
   ~AheadFill() { mapping.cache.charge_prefetch(-kBytes); }
@@ -239,6 +240,8 @@ struct AheadFill {
   RangeRequest instantiate;
   FillBatch batch;
   Atomic<std::uint32_t> left;
+  void (*ended)(void*) = nullptr;  // who waits, if anybody does
+  void* argument = nullptr;
 
   // On quire's I/O thread: records and releases, waits for nothing.
   static void request_done(Request& request) {
@@ -250,7 +253,10 @@ struct AheadFill {
     batch.release(true);
     mapping.invalidate.unlock(instantiate);
     Mapping& filled = mapping;
+    const auto tell = ended;
+    void* const waiter = argument;
     delete this;
+    if (tell != nullptr) tell(waiter);
     ahead_ended(filled);  // last: the mapping may be destroyed from here on
   }
 };
@@ -285,19 +291,19 @@ void submit_ahead(std::unique_ptr<AheadFill> fill) {
     request->context = fill.get();
     request->done = &AheadFill::request_done;
   }
-  mapping.ahead.fetch_add(1, memory_order_relaxed);
+  ahead_begun(mapping);
   static_cast<void>(fill.release());
   mapping.backing->device().submit(requests);
 }
 
-// The piece [first, last] of a window. False: locks or memory were not to be had, and nothing was done.
-bool fill_piece_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last, FrameReservation& frames,
-                      unsigned order, std::uint64_t* mark_page, std::uint32_t owner, AheadFilled* filled) {
-  std::unique_ptr<AheadFill> fill(new (std::nothrow) AheadFill(mapping));
-  if (fill == nullptr || !mapping.invalidate.try_lock(fill->instantiate, first, last, kInstantiate)) return false;
+// Submits the absent pages of [first, last]. False: the lock was not to be had, and nothing was done.
+bool start_piece(std::unique_ptr<AheadFill> fill, std::uint64_t first, std::uint64_t last, FrameReservation& frames,
+                 unsigned order, std::uint64_t* mark_page, std::uint32_t flags, AheadFilled* filled) {
+  Mapping& mapping = fill->mapping;
+  if (!mapping.invalidate.try_lock(fill->instantiate, first, last, kInstantiate)) return false;
   FillBatch& batch = fill->batch;
   // What did not fit is read when it is wanted.
-  static_cast<void>(batch.insert(first, last, frames, order, *mark_page, kAhead | owner));
+  static_cast<void>(batch.insert(first, last, frames, order, *mark_page, flags));
   if (batch.marked()) *mark_page = UINT64_MAX;
   filled->end = batch.reached();
   if (batch.count() != 0) {
@@ -317,6 +323,23 @@ bool fill_piece_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last,
 
 }  // namespace
 
+AheadFilled fill_for(Mapping& mapping, const ReadRange& wanted, std::uint32_t owner, void (*ended)(void*),
+                     void* argument) {
+  AheadFilled filled{wanted.first};
+  const std::uint64_t pages = std::min<std::uint64_t>(wanted.last - wanted.first + 1, FillBatch::kMaxPages);
+  FrameReservation frames(mapping.cache.pool);
+  mapping.cache.try_reserve(frames, static_cast<std::uint32_t>(pages), wanted.order);
+  if (frames.count() == 0) return filled;
+  std::unique_ptr<AheadFill> fill(new (std::nothrow) AheadFill(mapping));
+  if (fill == nullptr) return filled;
+  fill->ended = ended;
+  fill->argument = argument;
+  std::uint64_t mark_page = wanted.mark_page;
+  start_piece(std::move(fill), wanted.first, wanted.first + pages - 1, frames, wanted.order, &mark_page, owner,
+              &filled);
+  return filled;
+}
+
 AheadFilled fill_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last, unsigned order,
                        std::uint64_t mark_page, std::uint32_t owner) {
   PageCache& cache = mapping.cache;
@@ -329,7 +352,9 @@ AheadFilled fill_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last
   while (frames.count() != 0 && filled.end - first < granted) {
     const std::uint64_t piece = filled.end;
     const std::uint64_t piece_last = std::min(first + granted - 1, piece | (kAheadPages - 1));
-    if (!fill_piece_ahead(mapping, piece, piece_last, frames, order, &mark_page, owner, &filled)) break;
+    std::unique_ptr<AheadFill> fill(new (std::nothrow) AheadFill(mapping));
+    if (fill == nullptr) break;
+    if (!start_piece(std::move(fill), piece, piece_last, frames, order, &mark_page, kAhead | owner, &filled)) break;
     if (filled.end <= piece_last) break;
   }
   cache.ahead.give_back(granted - (reserved - frames.count()));  // the rest of the charge is the folios' now

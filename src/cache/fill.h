@@ -100,7 +100,26 @@ inline constexpr std::uint64_t kAheadPages = FillBatch::kMaxFolios;
 AheadFilled fill_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last, unsigned order,
                        std::uint64_t mark_page, std::uint32_t owner = 0);
 
-// Waits until no readahead of this mapping is in flight; the caller keeps new ones from starting.
+struct ReadRange {
+  std::uint64_t first, last;             // pages
+  unsigned order = 0;                    // of the folios, at most
+  std::uint64_t mark_page = UINT64_MAX;  // the first new folio from here on gets the readahead mark
+};
+
+// What somebody asked for and waits for elsewhere: submits the absent pages of the range as far as one batch goes,
+// waiting for nothing. If that says `submitted`, `ended(argument)` runs once, on quire's I/O thread, when all of it is
+// done, well or not; it may only record and wake. Else nothing is under way: nothing was absent, or only holes, which
+// are filled now, or locks, frames or memory were not to be had.
+AheadFilled fill_for(Mapping& mapping, const ReadRange& wanted, std::uint32_t owner, void (*ended)(void*),
+                     void* argument);
+
+// For others who submit what may outlive their call: counted until its very end, after which nothing of the mapping is
+// touched.
+inline void ahead_begun(Mapping& mapping) { mapping.ahead.fetch_add(1, memory_order_relaxed); }
+void ahead_ended(Mapping& mapping);
+
+// Waits until no readahead, nor anything else submitted here, of this mapping is in flight; the caller keeps new ones
+// from starting.
 void drain_ahead(Mapping& mapping);
 
 }  // namespace quire

@@ -30,7 +30,7 @@ extern LockClass folio_lock_class;
 
 // Flags. Who may change them: kLocked, kWaiters: lock functions; kUptodate, kReadahead set: under the folio lock;
 // kAhead, kAheadSeen: AheadBudget, and set for a new folio; the owner: for a new folio only; kDropBehind set: for a new
-// folio only, cleared under the folio lock;
+// folio only, cleared under the folio lock; kViewed, kWasViewed: views.h;
 // kDirty, kWriteback, kUnflushed: under the mapping's xarray lock together with the marks; a clean folio becomes dirty
 // only under the folio lock as well (what a failed write or flush makes dirty again was unstable all along).
 enum FolioFlag : std::uint32_t {
@@ -46,6 +46,8 @@ enum FolioFlag : std::uint32_t {
   kAhead = 1u << 9,        // read ahead, and not known to have been used: counts in the AheadBudget
   kAheadSeen = 1u << 10,   // so it was when the budget's hand last came by
   kDropBehind = 1u << 11,  // brought in by who wants it once: goes as soon as it is clean, unless others use it
+  kViewed = 1u << 12,      // may be in mapped views, for which it has one reference (views.h)
+  kWasViewed = 1u << 13,   // was in one, in this life: its memory goes back to the host before its next
 };
 // The handle that brought the folio in, as far as 12 bits tell; 0: none, or not known any more.
 inline constexpr unsigned kOwnerShift = 20;

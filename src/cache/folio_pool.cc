@@ -119,25 +119,32 @@ Status FolioPool::map_arena(std::size_t bytes) {
   if (getrlimit(RLIMIT_FSIZE, &largest) == 0 && bytes > largest.rlim_cur) {  // to try would be SIGXFSZ
     return fail_with(EFBIG, "the limit on file sizes is below the arena's %zu bytes: raise it (ulimit -f)", bytes);
   }
-  const int fd = memfd_create("quire-arena", MFD_CLOEXEC);
-  if (fd < 0) return fail_with(errno, "cannot create the arena of the cache (memfd_create): %m");
-  if (ftruncate(fd, static_cast<off_t>(bytes)) != 0) {
-    const int errnum = errno;
-    close(fd);
-    return fail_with(errnum, "cannot size the arena of the cache to %zu bytes: give the cache less memory", bytes);
+  close_arena();  // of an attempt with more frames
+  {
+    ForkGuard guard;
+    const int fd = memfd_create("quire-arena", MFD_CLOEXEC);
+    if (fd < 0) return fail_with(errno, "cannot create the arena of the cache (memfd_create): %m");
+    guard.add(arena_fd_, fd);  // views are mapped from it
   }
-  arena_ = map_aligned(bytes, fd);
-  const int map_errno = errno;
-  close(fd);  // the mapping keeps it
-  if (arena_ == nullptr) {
-    return fail_with(map_errno, "cannot map %zu bytes for the cache: give it less memory", bytes);
+  if (ftruncate(arena_fd(), static_cast<off_t>(bytes)) != 0) {
+    return fail_with(errno, "cannot size the arena of the cache to %zu bytes: give the cache less memory", bytes);
   }
+  arena_ = map_aligned(bytes, arena_fd());
+  if (arena_ == nullptr) return fail_with(errno, "cannot map %zu bytes for the cache: give it less memory", bytes);
   madvise(arena_, bytes, MADV_DONTFORK);  // a child gets errors from every call, and pays nothing for the arena
   return {};
 }
 
+void FolioPool::close_arena() {
+  if (arena_fd() < 0 || device_in_forked_child()) return;
+  ForkGuard guard;
+  ::close(guard.remove(arena_fd_));
+}
+
 FolioPool::~FolioPool() {
   withheld_.release();  // before what its links lie in
+  aside_.release();
+  close_arena();
   if (arena_ != nullptr) munmap(arena_, std::size_t{frames_} * kPageSize);
   if (folios_ != nullptr) munmap(static_cast<void*>(folios_ - 1), descriptors_size(frames_));
 }
@@ -425,16 +432,59 @@ std::uint32_t FolioPool::collect_retired() {
   // Until fast readers that found one of them have left.
   if (!has_defect(Defect::frame_freed_without_grace_period)) rcu_synchronize();
   std::uint32_t freed = 0;
-  MutexLock lock(mutex_);
-  while (head != kNone) {
-    Folio& folio = folios_[head];
-    head = folio.next_id;
-    const unsigned order = folio.order.load(memory_order_relaxed);
-    free_.free(id(folio), order);
-    freed += 1u << order;
+  FrameReservation seen(*this);
+  {
+    MutexLock lock(mutex_);
+    while (head != kNone) {
+      Folio& folio = folios_[head];
+      head = folio.next_id;
+      const unsigned order = folio.order.load(memory_order_relaxed);
+      if (folio.has(kWasViewed) && !has_defect(Defect::viewed_frame_not_punched)) {
+        seen.put(folio);
+      } else {
+        free_.free(id(folio), order);
+        freed += 1u << order;
+      }
+    }
+    add_free(freed);
+    retired_count_.fetch_sub(freed + seen.count(), memory_order_relaxed);
   }
-  add_free(freed);
-  retired_count_.fetch_sub(freed, memory_order_relaxed);
+  return freed + (seen.count() != 0 ? scrub(seen) : 0);
+}
+
+// Whether the block's memory is gone: the next touch of it finds other memory.
+bool FolioPool::punch(Folio& block) {
+  std::array<unsigned char, kHugeFrames> present;
+  MutexLock no_gathering(memory_.mutex);
+  if (io_thread_ != nullptr) io_thread_->withdraw(block.bytes(), block.size_bytes());
+  bool gone = madvise(block.bytes(), block.size_bytes(), MADV_REMOVE) == 0;
+  memory_.lost(id(block));
+  if (gone && mincore(block.bytes(), block.size_bytes(), present.data()) == 0) {
+    gone = std::none_of(present.begin(), present.begin() + static_cast<std::ptrdiff_t>(block.pages()),
+                        [](unsigned char page) { return (page & 1) != 0; });
+  }
+  if (io_thread_ != nullptr) io_thread_->offer(block.bytes(), block.size_bytes());
+  return gone;
+}
+
+// Frees frames that were in a view once their memory is gone. Returns how many; the rest is put aside.
+std::uint32_t FolioPool::scrub(FrameReservation& seen) {
+  {
+    MutexLock lock(mutex_);  // once more, what somebody had pinned
+    while (aside_.count() != 0) seen.put(*aside_.take(aside_.max_order()));
+    aside_count_.store(0, memory_order_relaxed);
+  }
+  FrameReservation clean(*this), pinned(*this);
+  while (seen.count() != 0) {
+    Folio& block = *seen.take(seen.max_order());
+    (punch(block) ? clean : pinned).put(block);
+  }
+  const std::uint32_t freed = clean.count();
+  free_blocks(clean);
+  scrubbed_.fetch_add(freed, memory_order_relaxed);
+  MutexLock lock(mutex_);
+  while (pinned.count() != 0) aside_.put(*pinned.take(pinned.max_order()));
+  aside_count_.store(aside_.count(), memory_order_relaxed);
   return freed;
 }
 

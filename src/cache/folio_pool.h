@@ -4,6 +4,9 @@
 // A frame is taken into a FrameReservation (before any lock is held, see PageCache::reserve), becomes a folio, and goes
 // back through `retire` after its last reference: it becomes free only once a grace period has passed, so that a fast
 // reader that still copies from it sees the old bytes and never another file's.
+// Somebody may have pinned a frame that was in a mapped view (kWasViewed), and read or write it long after: so its
+// memory goes back to the host first, and the frame gets other memory with its next use. What the kernel keeps all the
+// same (a part of a huge page that is pinned) is put aside, and tried again when the next such frames come.
 #pragma once
 
 #include <algorithm>
@@ -16,6 +19,7 @@
 #include "cache/folio.h"
 #include "cache/frame_front.h"
 #include "cache/frame_memory.h"
+#include "device/fork_guard.h"
 #include "quire/result.h"
 #include "sync/mutex.h"
 
@@ -127,6 +131,7 @@ class FolioPool {
     return reinterpret_cast<const char*>(reinterpret_cast<std::uintptr_t>(arena_) - kPageSize);
   }
 
+  int arena_fd() const { return arena_fd_.fd(); }  // the file behind it
   // All of it, most of which may be untouched yet.
   std::span<char> arena() const { return {static_cast<char*>(arena_), std::size_t{frames_} * kPageSize}; }
 
@@ -136,6 +141,9 @@ class FolioPool {
   std::uint32_t free_frames() const { return std::min(frames_, free_outside_fronts() + fronts_.count()); }
   // Nearly as many, without a look at other threads' fronts.
   std::uint32_t free_outside_fronts() const { return free_count_.load(memory_order_relaxed); }
+  // Were in a view, and wait until nobody has them pinned.
+  std::uint32_t frames_aside() const { return aside_count_.load(memory_order_relaxed); }
+  std::uint64_t scrubbed() const { return scrubbed_.load(memory_order_relaxed); }
   std::uint32_t retired_frames() const { return retired_count_.load(memory_order_relaxed); }
   // Frames whose descriptors and bytes were ever touched: what the arena and its metadata cost at most.
   std::uint32_t touched_frames() const { return touched_.load(memory_order_acquire); }
@@ -145,6 +153,7 @@ class FolioPool {
  private:
   friend class FrameReservation;
   Status map_arena(std::size_t bytes);
+  void close_arena();
   void prepare(std::uint32_t first);
   std::uint32_t take_prepared(FrameReservation& reservation, std::uint32_t want, unsigned max_order,
                               std::uint32_t prepared);
@@ -159,9 +168,12 @@ class FolioPool {
   void keep_withheld_locked(Folio& block) REQUIRES(mutex_);
   void touch_locked(std::uint32_t end) REQUIRES(mutex_);
   bool has_withheld(std::uint32_t first);
+  std::uint32_t scrub(FrameReservation& seen);
+  bool punch(Folio& block);
 
   Folio* folios_ = nullptr;
   void* arena_ = nullptr;
+  GuardedFd arena_fd_;
   std::uint32_t frames_ = 0;
   Mutex mutex_{folio_pool_lock_class};
   Buddy free_ GUARDED_BY(mutex_);     // frames that were used before
@@ -177,6 +189,9 @@ class FolioPool {
   Atomic<std::uint32_t> going_;                                // of them, those
   Atomic<std::uint32_t> retired_head_{kNone};                  // a stack; taken whole
   Atomic<std::uint32_t> retired_count_;
+  FrameReservation aside_{*this};  // under mutex_
+  Atomic<std::uint32_t> aside_count_;
+  Atomic<std::uint64_t> scrubbed_;
 };
 
 }  // namespace quire

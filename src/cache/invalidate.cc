@@ -5,6 +5,7 @@
 
 #include "base/defect.h"
 #include "cache/split.h"
+#include "cache/views.h"
 #include "sync/rcu.h"
 
 namespace quire {
@@ -29,6 +30,7 @@ bool split_at_edge(Mapping& mapping, Folio& folio, std::uint64_t page, std::uint
   if (!folio.has(kUptodate)) return false;  // nothing in it to keep
   const unsigned order = order_within(page, last_page, folio.order.load(memory_order_relaxed));
   for (;;) {
+    take_folio_from_views(mapping, folio, true);
     const Status split = split_folio(mapping, folio, page, order);
     if (split.ok() || split.errnum() != EBUSY) return split.ok();
     unlock_folio(folio);
@@ -111,6 +113,7 @@ void truncate_cache(Mapping& mapping, std::uint64_t new_size) {
     unlock_folio(*edge);
     mapping.cache.put_folio(*edge);
   }
+  if (new_size > old_size) note_grown(mapping);
   mapping.cache.progress();
 }
 
@@ -170,6 +173,7 @@ void zero_cache(Mapping& mapping, std::uint64_t offset, std::uint64_t end, std::
     }
   }
   for (Edge& edge : edges) edge.unlock(mapping);
+  if (grow_to != 0) note_grown(mapping);
   mapping.cache.progress();
 }
 
@@ -180,6 +184,7 @@ void replace_cache(Mapping& mapping, std::uint64_t first_page, std::uint64_t las
     ClosedGate gate(mapping.gate, std::min(old_size, new_size), UINT64_MAX);
     mapping.size.store(new_size, memory_order_release);
   }
+  if (new_size > old_size) note_grown(mapping);
   mapping.cache.progress();
 }
 

@@ -4,6 +4,7 @@
 
 #include "base/defect.h"
 #include "cache/flusher.h"
+#include "cache/views.h"
 #include "sync/clock.h"
 #include "sync/rcu.h"
 
@@ -146,6 +147,7 @@ void set_failing(Mapping& mapping, int errnum) {
 void detach_folio(Mapping& mapping, Folio& folio, std::uint64_t ghost) {
   DCHECK(folio.has(kLocked));
   DCHECK(folio.mapping.load(memory_order_relaxed) == &mapping);
+  DCHECK(!folio.has(kViewed));
   PageCache& cache = mapping.cache;  // the mapping may be gone once its xarray lock is released
   cache.eviction.remove(folio);
   cache.ahead.settle(folio);
@@ -170,6 +172,7 @@ void detach_folio(Mapping& mapping, Folio& folio, std::uint64_t ghost) {
 
 void remove_folio(Mapping& mapping, Folio& folio) {
   PageCache& cache = mapping.cache;
+  take_folio_from_views(mapping, folio, true);
   detach_folio(mapping, folio);
   cache.put_folio(folio);  // the mapping's reference; the caller holds another
 }

@@ -26,6 +26,7 @@ namespace quire {
 
 extern LockClass invalidate_lock_class;
 extern LockClass flush_lock_class;
+extern LockClass views_lock_class;
 
 // Modes of the invalidate lock; ranges in pages, inclusive.
 enum InvalidateMode : std::uint8_t { kInstantiate = 0, kDirect = 1, kRemove = 2 };
@@ -54,6 +55,15 @@ struct AskedWriteback {
     last = std::max(last, more.last);
     drop |= more.drop;
   }
+};
+
+struct View;
+
+// The mapped views of a file; views.h has the rules.
+struct MappingViews {
+  Mutex mutex{views_lock_class};
+  View* first GUARDED_BY(mutex) = nullptr;
+  Atomic<bool> any;  // there are, or were
 };
 
 struct Mapping {
@@ -103,6 +113,8 @@ struct Mapping {
   AskedWriteback asked;             // of the flusher (its ask_mutex_)
   Atomic<bool> is_asked;            // there is something in it
   std::int64_t retry_after_ns = 0;  // the flusher's own: when a failing file is tried again
+
+  MappingViews views;
 
   Atomic<std::uint64_t> ghost_count;  // value entries in the index; written under its mutex
   MappingLink ghost_link;             // of the list of mappings with ghosts

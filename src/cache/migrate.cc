@@ -21,7 +21,8 @@ constexpr std::uint32_t kNone = UINT32_MAX;
 // With the lock, an answer; without it, a guess.
 bool is_idle(const Folio& folio) {
   const std::uint32_t flags = folio.flags.load(memory_order_acquire);
-  return (flags & kUptodate) != 0 && (flags & kWriteback) == 0 && folio.refs.load(memory_order_relaxed) == 1;
+  return (flags & kUptodate) != 0 && (flags & (kWriteback | kWasViewed)) == 0 &&
+         folio.refs.load(memory_order_relaxed) == 1;
 }
 
 // The lock of a folio that is in an index; without a reference, as write_fast takes it, and for its reasons.

@@ -31,6 +31,7 @@
 //                                             the lock: it passes the folio over
 //   the budget's hand, going by descriptors   has a reference, or gets none of a frozen one
 //   split                                     has the lock
+// A folio that was in a view is not migrated: its frame must not be used again before it was punched (FolioPool).
 // Locks: folio (*try*, old; the new one is born locked) > xarray, eviction; the pool's apart from these.
 #pragma once
 

@@ -10,22 +10,28 @@
 #include "cache/flusher.h"
 #include "cache/mapping.h"
 #include "cache/split.h"
+#include "cache/views.h"
 #include "sync/clock.h"
 #include "sync/rcu.h"
 
 namespace quire {
+
+LockClass bounce_lock_class{"bounce turn"};
+
 namespace {
 
 LockClass turn_lock_class{"frame reservation"};
 LockClass resize_lock_class{"resize"};
 LockClass copy_lock_class{"copy turn"};
+LockClass engine_lock_class{"view engine"};
 constexpr RangeModes kTurnModes{{0, 0, 0, 0}};
 constexpr std::size_t kNodeShare = 10;          // bytes of index for a folio of a dense file
 constexpr std::size_t kFixedBytes = 64 * 1024;  // counters, mappings of a few files, the rings' bookkeeping
 constexpr std::size_t kFrameCost = kPageSize + sizeof(Folio) + Lookaside::kBytesPerFrame + Eviction::kBytesPerFrame;
 constexpr std::uint32_t kReclaimBatch = 64;
-constexpr std::uint32_t kLargestShare = 64;  // the largest folio is this part of the cache at most
-constexpr std::int64_t kPollNs = 2'000'000;  // references are dropped without a wake-up: look again
+constexpr std::uint32_t kMostSpared = 4 * kReclaimBatch;  // folios in views, in one reclaim
+constexpr std::uint32_t kLargestShare = 64;               // the largest folio is this part of the cache at most
+constexpr std::int64_t kPollNs = 2'000'000;               // references are dropped without a wake-up: look again
 constexpr std::uint64_t kMaxOperation = 16u << 20;
 constexpr std::uint32_t kTrimSlack = 4;  // frames; the index of a small cache comes and goes by that much
 
@@ -36,11 +42,17 @@ std::size_t PageCache::min_memory() { return kFixedBytes + kMinFrames * (kFrameC
 PageCache::PageCache()
     : eviction(pool, &ahead),
       ghosts(*this),
+      bounce_turn(bounce_lock_class, kTurnModes, 0),
       copy_turn(copy_lock_class),
       resize_mutex_(resize_lock_class),
-      turn_(turn_lock_class, kTurnModes, 0) {}
+      turn_(turn_lock_class, kTurnModes, 0),
+      view_engine_mutex_(engine_lock_class) {}
 
 PageCache::~PageCache() {
+  {
+    MutexLock lock(view_engine_mutex_);
+    view_engine_.reset();
+  }
   flusher_.reset();
   pool.registered_with(nullptr);
   io_thread.reset();
@@ -162,6 +174,7 @@ MemoryUse PageCache::memory_use() const {
                    .index = static_cast<std::uint64_t>(nodes.bytes() + nodes.kept_bytes()),
                    .files = static_cast<std::uint64_t>(file_bytes_.load(memory_order_relaxed)),
                    .prefetch = static_cast<std::uint64_t>(prefetch_bytes_.load(memory_order_relaxed)),
+                   .bounce = static_cast<std::uint64_t>(bounce_bytes_.load(memory_order_relaxed)),
                    .counters = static_cast<std::uint64_t>(stats.memory_bytes())};
 }
 
@@ -178,7 +191,7 @@ std::uint32_t PageCache::usable() const {
   const std::size_t lookaside_bytes = static_cast<std::size_t>(lookaside.memory_bytes());
   const std::size_t spared = lookaside_bytes - std::min(lookaside_bytes, frames() * Lookaside::kBytesPerFrame);
   const std::size_t other = use.index + use.descriptors - spared +
-                            std::max<std::size_t>(kFixedBytes, use.files + use.prefetch + use.counters);
+                            std::max<std::size_t>(kFixedBytes, use.files + use.prefetch + use.bounce + use.counters);
   // A little is left for what comes between one look and the next.
   const std::size_t memory = this->memory() - round_down(this->memory() / 512, kPageSize);
   const std::size_t left = memory > other ? memory - other : 0;
@@ -223,6 +236,7 @@ std::uint32_t PageCache::reclaim(std::uint32_t want) {
   std::uint32_t freed = 0;
   // Two looks at each at most: those in use, or read meanwhile, come round again.
   std::uint32_t budget = 2 * eviction.size() + EvictionQueue::kScanBatch;
+  std::uint32_t spared = 0;
   while (freed < want && budget != 0) {
     std::uint32_t scanned = 0;
     const std::uint32_t wanted = want - freed;
@@ -230,7 +244,7 @@ std::uint32_t PageCache::reclaim(std::uint32_t want) {
     stats.count(Counter::reclaim_scans, scanned);
     if (scanned == 0) break;
     budget -= std::min(budget, scanned);
-    for (std::uint32_t i = 0; i < got; ++i) freed += give_up(victims[i], want - std::min(freed, want - 1));
+    for (std::uint32_t i = 0; i < got; ++i) freed += give_up(victims[i], want - std::min(freed, want - 1), &spared);
   }
   stats.count(Counter::evictions, freed);
   if (freed != 0) pool.collect_retired();
@@ -255,11 +269,36 @@ std::uint64_t PageCache::cut(Mapping& mapping, const Victim& victim, std::uint32
   return ghost;
 }
 
+// A folio in views goes in two steps, since how its pages are used there is not seen: it is taken away from them, and
+// passed over. Only who touches it again puts it there again. False: so it was, or it is in use. After many of them in
+// one reclaim they go at once, or nothing would be found among much that is viewed.
+bool PageCache::leaves_views(Mapping& mapping, Folio& folio, std::uint32_t* spared) {
+  if ((folio.flags.load(memory_order_acquire) & kUnstable) != 0 || folio.refs.load(memory_order_relaxed) != 2) {
+    return false;
+  }
+  return take_folio_from_views(mapping, folio, false) && (*spared)++ >= kMostSpared;
+}
+
+Result<ViewEngine*> PageCache::view_engine() {
+  MutexLock lock(view_engine_mutex_);
+  if (view_engine_ == nullptr) {
+    auto made = ViewEngine::create(*this);
+    QUIRE_TRY(made);
+    view_engine_ = made.take();
+  }
+  return view_engine_.get();
+}
+
 // Takes an isolated folio out of its mapping, unless it has come into use since, or only a part of it that makes
 // `wanted` frames. Returns the frames that became free.
-std::uint32_t PageCache::give_up(Victim victim, std::uint32_t wanted) {
+std::uint32_t PageCache::give_up(Victim victim, std::uint32_t wanted, std::uint32_t* spared) {
   Folio& folio = *victim.folio;
   Mapping* mapping = folio.mapping.load(memory_order_relaxed);  // ours while we hold the folio lock
+  if (mapping != nullptr && folio.has(kViewed) && !leaves_views(*mapping, folio, spared)) {
+    eviction.add(folio, 0, false);
+    unlock_folio(folio);
+    return 0;
+  }
   if (mapping != nullptr && (folio.flags.load(memory_order_acquire) & kUnstable) == 0) {
     victim.ghost = cut(*mapping, victim, wanted);
   }

@@ -33,6 +33,9 @@ namespace quire {
 
 struct Mapping;
 class Flusher;
+class ViewEngine;
+
+extern LockClass bounce_lock_class;
 
 struct PageCacheOptions {
   std::size_t memory = 0;      // bytes, everything included
@@ -49,8 +52,10 @@ struct MemoryUse {
   std::uint64_t index;        // nodes, those kept for the next included
   std::uint64_t files;        // inodes, mappings, handles
   std::uint64_t prefetch;     // windows in flight, the frames aside
+  std::uint64_t
+      bounce;  // private memory of calls whose buffers lie in views or are not aligned, for as long as they take
   std::uint64_t counters;
-  std::uint64_t sum() const { return arena + descriptors + index + files + prefetch + counters; }
+  std::uint64_t sum() const { return arena + descriptors + index + files + prefetch + bounce + counters; }
 };
 
 class PageCache {
@@ -115,9 +120,13 @@ class PageCache {
   // What is not in folios, descriptors or the index, but the cache's all the same: by who makes and frees it.
   void charge_files(std::int64_t bytes) { file_bytes_.fetch_add(bytes, memory_order_relaxed); }
   void charge_prefetch(std::int64_t bytes) { prefetch_bytes_.fetch_add(bytes, memory_order_relaxed); }
+  std::int64_t bounce_bytes() const { return bounce_bytes_.load(memory_order_relaxed); }
+  void charge_bounce(std::int64_t bytes) { bounce_bytes_.fetch_add(bytes, memory_order_relaxed); }
   std::uint64_t resident_pages() const { return resident_.load(memory_order_relaxed); }
   std::uint64_t resident_folios() const { return eviction.size(); }
   Flusher& flusher() { return *flusher_; }
+  // What serves mapped views; made at the first call.
+  Result<ViewEngine*> view_engine();
 
   FolioPool pool;
   EvictionQueue eviction;
@@ -129,7 +138,11 @@ class PageCache {
   IoStats io_stats;
   XNodeStore nodes;  // of the mappings' xarrays
   std::unique_ptr<IoThread> io_thread;
-  WaitQueue ahead_queue;               // some mapping's last readahead in flight ended
+  WaitQueue ahead_queue;  // some mapping's last readahead in flight ended
+  // Places 0 and 1, one for each who copies much between views and files (fs): before every lock but those of the API,
+  // held over I/O.
+  RangeLock bounce_turn;
+  Atomic<std::uint32_t> bounce_turns;  // given to those who had to wait: they take the places by turns
   Mutex copy_turn;                     // of who copies between files (fs): before every range lock, held over I/O
   Atomic<std::uint32_t> owners;        // handles opened (Folio::flags has their numbers)
   Atomic<std::uint32_t> wanted_order;  // of a block that was not to be had since the flusher looked; 0: none
@@ -144,7 +157,8 @@ class PageCache {
   void note_order_miss(unsigned order);
   std::uint32_t reclaim(std::uint32_t want);
   std::uint64_t cut(Mapping& mapping, const Victim& victim, std::uint32_t wanted);
-  std::uint32_t give_up(Victim victim, std::uint32_t wanted);
+  std::uint32_t give_up(Victim victim, std::uint32_t wanted, std::uint32_t* spared);
+  bool leaves_views(Mapping& mapping, Folio& folio, std::uint32_t* spared);
   void folio_unused(Folio& folio);
   std::uint32_t spare_nodes() const;
   // Frames that are neither free nor withheld; a look at two counters, which may be of two moments.
@@ -159,11 +173,13 @@ class PageCache {
   Atomic<unsigned> max_order_;
   unsigned largest_order_ = 0;  // that max_order_ ever has: what range operations reckon with
   Mutex resize_mutex_;          // one resize at a time
-  Atomic<std::int64_t> file_bytes_, prefetch_bytes_;
+  Atomic<std::int64_t> file_bytes_, prefetch_bytes_, bounce_bytes_;
   Atomic<std::uint64_t> resident_;  // pages
   WaitQueue frames_queue_;
   RangeLock turn_;  // FIFO of those who wait for frames; only its holder accumulates
   std::unique_ptr<Flusher> flusher_;
+  Mutex view_engine_mutex_;
+  std::unique_ptr<ViewEngine> view_engine_ GUARDED_BY(view_engine_mutex_);
 };
 
 }  // namespace quire

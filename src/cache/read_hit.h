@@ -25,15 +25,15 @@ namespace quire {
 [[gnu::cold]] ssize_t count_first_hit(const Mapping& mapping, std::size_t count);
 
 // 1 to kRegisterBytes bytes inside one page and before the end of the file. The number of bytes, counted; or kSlow, for
-// whatever reason.
+// whatever reason. `to` may lie in a view: what is stored there is stored last, with nothing held.
 [[gnu::always_inline]] inline ssize_t read_hit(const Mapping& mapping, char* to, std::size_t count,
-                                               std::uint64_t offset) {
+                                               std::uint64_t offset);
+
+namespace detail {
+
+[[gnu::always_inline]] inline ssize_t look_for_hit(const Mapping& mapping, char* to, std::size_t count,
+                                                   std::uint64_t offset) {
   const Mapping::Hits& hits = mapping.hits;
-#ifdef QUIRE_TSAN
-  // The bytes may be a recycled frame's that a device just fills: they are thrown away, but only RCU explains that to
-  // ThreadSanitizer.
-  RcuReadLock rcu;
-#endif
   std::uint64_t gate;
   if (__builtin_expect(!mapping.gate.read_begin_idle(&gate), 0)) return kSlow;
   // An offset that is negative, or so large that the sum wraps, fails one of these two.
@@ -72,6 +72,25 @@ namespace quire {
     return counted;
   }
   return static_cast<ssize_t>(count);
+}
+
+}  // namespace detail
+
+inline ssize_t read_hit(const Mapping& mapping, char* to, std::size_t count, std::uint64_t offset) {
+#ifdef QUIRE_TSAN
+  // The bytes may be a recycled frame's that a device just fills: they are thrown away, but only RCU explains that to
+  // ThreadSanitizer. And none of it is held while the caller's memory is touched.
+  char bounce[kRegisterBytes];
+  ssize_t n;
+  {
+    RcuReadLock rcu;
+    n = detail::look_for_hit(mapping, bounce, count, offset);
+  }
+  if (n > 0) std::memcpy(to, bounce, static_cast<std::size_t>(n));
+  return n;
+#else
+  return detail::look_for_hit(mapping, to, count, offset);
+#endif
 }
 
 }  // namespace quire

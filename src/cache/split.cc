@@ -72,11 +72,12 @@ void Split::make_part(std::uint64_t first_page, unsigned order, std::uint64_t un
   part.index.store(first_page, memory_order_relaxed);
   part.order.store(order, memory_order_relaxed);
   part.hit_word.store(hit_word_of(first_page, order) - unread, memory_order_relaxed);
-  part.flags.store(kLocked | (folio_.flags.load(memory_order_relaxed) & (kUptodate | kUnstable | kDropBehind)),
+  part.flags.store(kLocked | (folio_.flags.load(memory_order_relaxed) &
+                              (kUptodate | kUnstable | kDropBehind | kViewed | kWasViewed)),
                    memory_order_relaxed);
   part.written_epoch = folio_.written_epoch;
   part.mapping.store(&mapping_, memory_order_relaxed);
-  part.refs.store(1, memory_order_release);
+  part.refs.store(folio_.has(kViewed) ? 2 : 1, memory_order_release);  // the mapping's, the views'
 }
 
 // Makes the parts and lets the index show them; ENOMEM: then nothing has changed.
@@ -141,7 +142,8 @@ Status split_folio(Mapping& mapping, Folio& folio, std::uint64_t page, unsigned 
   DCHECK(folio_is(folio, &mapping, page));
   if (folio.order.load(memory_order_relaxed) <= order) return {};
   if (!folio.has(kUptodate) || folio.has(kWriteback)) return fail(EBUSY);
-  const auto all = static_cast<std::uint32_t>(2 + held.size());  // the mapping's, and the caller's
+  const std::uint32_t views = folio.has(kViewed) ? 1 : 0;
+  const auto all = static_cast<std::uint32_t>(2 + held.size()) + views;  // the mapping's, the caller's, the views'
   std::uint32_t ours = all;
   if (!folio.refs.compare_exchange(ours, 0, memory_order_acquire, memory_order_relaxed)) {
     if (!has_defect(Defect::split_despite_references)) return fail(EBUSY);
@@ -155,7 +157,7 @@ Status split_folio(Mapping& mapping, Folio& folio, std::uint64_t page, unsigned 
   const Status shown = split.show_parts();
   std::uint32_t kept = all;
   if (shown.ok()) {
-    kept = 2 + split.move_references(held);
+    kept = 2 + views + split.move_references(held);
     split.release_parts();
     mapping.cache.stats.count(Counter::folio_splits);
   }

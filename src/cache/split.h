@@ -13,6 +13,8 @@
 //   an order that is smaller by the time it is used  whoever copies under the sequence alone loads the order once, and
 //                                                    checks the place in the folio against it
 //   somebody who waits for the folio's lock          had a reference: then there is no split
+//   a view                                           shows the same frames as before; its one reference to the whole
+//                                                    becomes one to each part
 // Locks: folio > xarray; nothing waits.
 #pragma once
 

@@ -43,7 +43,19 @@ constexpr const char* kNames[] = {"miss_absent",
                                   "paced",
                                   "reservation_waits",
                                   "truncates",
-                                  "range_changes"};
+                                  "range_changes",
+                                  "direct_reads",
+                                  "direct_writes",
+                                  "direct_grown",
+                                  "direct_cached",
+                                  "direct_retries",
+                                  "async_submitted",
+                                  "async_queued",
+                                  "view_faults",
+                                  "view_stores",
+                                  "view_parked",
+                                  "view_runs",
+                                  "view_resets"};
 static_assert(sizeof(kNames) / sizeof(kNames[0]) == static_cast<std::size_t>(Counter::count));
 
 }  // namespace

@@ -49,7 +49,19 @@ enum class Counter : std::uint8_t {
   paced,      // waits to keep to the device's rate
   reservation_waits,
   truncates,
-  range_changes,  // fallocate, clone, dedupe, exchange
+  range_changes,   // fallocate, clone, dedupe, exchange
+  direct_reads,    // past the cache
+  direct_writes,   // past the cache
+  direct_grown,    // of those: to the edges of blocks that held nothing
+  direct_cached,   // direct writes that went through it
+  direct_retries,  // that found it otherwise under the locks
+  async_submitted,
+  async_queued,  // of those: run by a worker, which could wait
+  view_faults,   // touches of pages of views that were not there
+  view_stores,   // first stores to pages of views since they were written back
+  view_parked,   // of both, those that had to wait for something
+  view_runs,     // of pages, placed in views
+  view_resets,   // parts of views made blank, to have fewer mappings
   count
 };
 

@@ -1,5 +1,5 @@
-// A caller's buffers, walked once. Bytes go straight between them and a folio through the racy copy.
-// No view of quire's may be behind them here: fs copies those to private memory first.
+// A caller's buffers, walked once. Bytes go straight between them and a folio through the racy copy, with locks held.
+// No view of quire's is behind them here: fs puts private memory in their place first (bounce.h). Guarantees: R4.
 #pragma once
 
 #include <sys/uio.h>
@@ -8,13 +8,24 @@
 #include <cstddef>
 #include <span>
 
+#include "base/check.h"
 #include "sync/sequence.h"
+#include "sync/view_region.h"
 
 namespace quire {
 
+// Does any of them lie in a view?
+inline bool touches_views(std::span<const iovec> vectors) {
+  if (!views_exist()) return false;
+  for (const iovec& v : vectors) {
+    if (touches_views(v.iov_base, v.iov_len)) return true;
+  }
+  return false;
+}
+
 class UserBuffer {
  public:
-  explicit UserBuffer(std::span<const iovec> vectors) : vectors_(vectors) {}
+  explicit UserBuffer(std::span<const iovec> vectors) : vectors_(vectors) { DCHECK(!touches_views(vectors)); }
 
   // From a folio that writers of other bytes may be changing.
   void copy_from_folio(const char* bytes, std::size_t size) {
@@ -29,6 +40,19 @@ class UserBuffer {
       racy_copy_to_folio(bytes, user, n);
       bytes += n;
     });
+  }
+
+  // Where the next bytes lie, and how many of them together: 0 at the end.
+  char* contiguous(std::size_t* room) {
+    while (!vectors_.empty() && vectors_.front().iov_len == skip_) {
+      vectors_ = vectors_.subspan(1);
+      skip_ = 0;
+    }
+    *room = vectors_.empty() ? 0 : vectors_.front().iov_len - skip_;
+    return vectors_.empty() ? nullptr : static_cast<char*>(vectors_.front().iov_base) + skip_;
+  }
+  void skip(std::size_t size) {
+    walk(size, [](const char*, std::size_t) {});
   }
 
  private:

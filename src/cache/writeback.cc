@@ -8,6 +8,7 @@
 
 #include "base/defect.h"
 #include "base/error.h"
+#include "cache/views.h"
 
 namespace quire {
 namespace {
@@ -60,7 +61,9 @@ bool Batch::add(Folio& folio, std::uint64_t page) {
     unlock_folio(folio);
     return false;
   }
-  if (!folio_is(folio, &mapping_, page) || !begin_writeback(mapping_, folio)) {
+  const bool ours = folio_is(folio, &mapping_, page);
+  if (ours && folio.has(kDirty)) protect_in_views(mapping_, folio);
+  if (!ours || !begin_writeback(mapping_, folio)) {
     unlock_folio(folio);
     mapping_.cache.put_folio(folio);
     return true;
@@ -139,6 +142,7 @@ void Batch::submit() {
     const std::uint64_t length = request.length();
     const std::uint64_t offset = reinterpret_cast<std::uint64_t>(request.context);
     if (request.result != static_cast<std::int64_t>(length)) {
+      mapping_.backing->write_failed(offset, length);
       failed(offset, length, request.result < 0 ? static_cast<int>(-request.result) : EIO);
       continue;
     }

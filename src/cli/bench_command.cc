@@ -103,11 +103,13 @@ void add_bench_command(CLI::App& app, int& exit_code) {
   CLI::App* bench = app.add_subcommand(
       "bench", "Measure the same work through quire and through system calls, in turns; prints a table");
   bench
-      ->add_option("SCENARIO", options.scenario,
-                   "short-read, overwrite, mixed, range-mix, seq-read or rand-read; or hit-ratio, which simulates "
-                   "replacement policies on traces")
+      ->add_option(
+          "SCENARIO", options.scenario,
+          "short-read, overwrite, mixed, range-mix, seq-read, rand-read or view; or hit-ratio, which simulates "
+          "replacement policies on traces")
       ->required()
-      ->check(CLI::IsMember({"short-read", "overwrite", "mixed", "range-mix", "seq-read", "rand-read", "hit-ratio"}));
+      ->check(CLI::IsMember(
+          {"short-read", "overwrite", "mixed", "range-mix", "seq-read", "rand-read", "view", "hit-ratio"}));
   CLI::Option* path = bench
                           ->add_option("--path", options.directories,
                                        "measure system calls here; quire in the first (default: the current directory)")
@@ -116,7 +118,7 @@ void add_bench_command(CLI::App& app, int& exit_code) {
                           ->type_name("DIR");
   bench
       ->add_option("--threads", options.threads,
-                   "threads per system (default 2; seq-read 1; mixed, range-mix: 1 and 1)")
+                   "threads per system (default 2; seq-read, view 1; mixed, range-mix: 1 and 1)")
       ->check(CLI::Range(1u, kMaxThreads))
       ->type_name("N");
   bench->add_option("--depth", options.depth, "rand-read: reads in flight per thread (default 1)")
@@ -127,7 +129,7 @@ void add_bench_command(CLI::App& app, int& exit_code) {
       ->type_name("S");
   CLI::Option* size = add_size_option(
       *bench, "--file-size", options.file_size,
-      "file size (default: short-read 4K and 1M; overwrite, mixed, range-mix 64M; seq-read, rand-read 1G)");
+      "file size (default: short-read 4K and 1M; overwrite, mixed, range-mix, view 64M; seq-read, rand-read 1G)");
   add_size_option(*bench, "--memory", options.memory, "quire's memory (default: what suits the scenario)");
   bench->add_option("--json", options.json, "also write the rows as JSON; -: to standard output, the table to stderr")
       ->type_name("FILE");

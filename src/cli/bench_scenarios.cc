@@ -16,6 +16,7 @@
 #include "cli/bench_hit_ratio.h"
 #include "cli/bench_ranges.h"
 #include "cli/bench_report.h"
+#include "cli/bench_view.h"
 #include "cli/size.h"
 #include "cli/support.h"
 
@@ -231,14 +232,37 @@ void rand_read(const BenchOptions& options, unsigned threads, BenchReport& repor
   measure(options, contestants, {work}, {file_size, "", true}, report);
 }
 
+// Loads and stores in a mapping of a file that is in memory, and its first touch, page by page.
+void view(const BenchOptions& options, unsigned threads, BenchReport& report) {
+  const std::uint64_t file_size = options.file_size != 0 ? options.file_size : 64 * kMiB;
+  Contestants contestants;
+  std::vector<ViewContestant*> viewers;
+  const auto add = [&](std::unique_ptr<ViewContestant> contestant) {
+    viewers.push_back(contestant.get());
+    contestants.push_back(std::move(contestant));
+  };
+  add(make_view_quire(options.directories[0], file_size, roomy_memory(options, file_size)));
+  add(make_view_tmpfs(file_size));
+  for (ViewContestant* viewer : viewers) viewer->map_anew(true);
+  const Work touch{.block_size = kPageSize, .pattern = Pattern::kSequential};
+  measure(options, contestants, {touch}, {file_size, "first", false}, report);
+  for (ViewContestant* viewer : viewers) viewer->map_anew(false);
+  for (const std::size_t block_size : {64, 4096}) {
+    for (const bool write : {false, true}) {
+      const Work work{.write = write, .block_size = block_size, .threads = threads};
+      measure(options, contestants, {work}, {file_size, "resident", false}, report);
+    }
+  }
+}
+
 struct Scenario {
   const char* name;
   void (*run)(const BenchOptions& options, unsigned threads, BenchReport& report);
   unsigned default_threads;
 };
-constexpr Scenario kScenarios[] = {{"short-read", &short_read, 2}, {"overwrite", &overwrite, 2},
-                                   {"mixed", &mixed, 1},           {"range-mix", &range_mix, 1},
-                                   {"seq-read", &seq_read, 1},     {"rand-read", &rand_read, 2}};
+constexpr Scenario kScenarios[] = {
+    {"short-read", &short_read, 2}, {"overwrite", &overwrite, 2}, {"mixed", &mixed, 1}, {"range-mix", &range_mix, 1},
+    {"seq-read", &seq_read, 1},     {"rand-read", &rand_read, 2}, {"view", &view, 1}};
 
 }  // namespace
 

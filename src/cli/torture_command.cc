@@ -114,6 +114,7 @@ void print_summary(std::FILE* out, const TortureOptions& options, const std::str
                static_cast<unsigned long long>(report.torn), static_cast<unsigned long long>(report.foreign),
                static_cast<unsigned long long>(report.lost));
   if (!report.skipped.empty()) std::fprintf(out, "not supported here: %s\n", names(report.skipped).c_str());
+  for (const std::string& reason : report.reasons) std::fprintf(out, "  %s\n", reason.c_str());
   for (const std::string& error : report.errors) std::fprintf(out, "failed: %s\n", error.c_str());
   if (report.error_count > report.errors.size()) {
     std::fprintf(out, "failed: %llu more\n",
@@ -123,7 +124,9 @@ void print_summary(std::FILE* out, const TortureOptions& options, const std::str
     std::fprintf(out, "the first was found after %.2f s; the smallest:\n%s", report.first_fault_seconds,
                  report.witness.c_str());
   }
-  const char* verdict = report.linearizable() ? "linearizable" : "NOT linearizable";
+  const char* verdict = !report.linearizable() ? "NOT linearizable"
+                        : report.ok()          ? "linearizable"
+                                               : "linearizable, but operations failed";
   std::fprintf(out, "%s\n", report.windows == 0 ? "nothing was judged" : verdict);
 }
 
@@ -137,6 +140,11 @@ bool write_json(const std::string& path, const nlohmann::ordered_json& json) {
 }
 
 int run_torture(TortureOptions options) {
+  const auto& ops = options.ops;
+  if (options.syscalls && std::find(ops.begin(), ops.end(), judge::OpKind::kDirectAsync) != ops.end()) {
+    report_error("--syscalls has no direct-async: the host's own asynchronous calls are not judged");
+    return 2;
+  }
   if (!options.seed_given) options.seed = std::random_device{}() & 0x7FFFFFFF;
   const judge::JudgeOptions judged = judge_options(options);
   const std::unique_ptr<judge::System> system =

@@ -21,10 +21,22 @@ namespace quire {
 
 enum class IoOp : std::uint8_t { read, write };
 
+// Whether the bytes go past the cache of the host, where there is one; devices in memory have none, and differ only in
+// what they refuse.
+enum class IoPath : std::uint8_t {
+  any,          // past it if that can be, else through it
+  direct_only,  // past it, or -EINVAL: not opened so, not aligned (Backing::direct_alignment), or the host refuses.
+                // Then some of it may have been moved, but none of it through the cache: who asks may send it all
+                // again. No error in the statistics. A read that stops inside a unit of alignment has met the end of
+                // the file.
+  through_host  // through it
+};
+
 struct Request {
   IoOp op = IoOp::read;
+  IoPath path = IoPath::any;
   std::uint64_t offset = 0;          // bytes on the device
-  std::span<const iovec> buffers;    // caller's, until done; O_DIRECT needs multiples of the block size
+  std::span<const iovec> buffers;    // caller's, until done
   std::int64_t result = 0;           // bytes moved or -errno, valid once done
   void (*done)(Request&) = nullptr;  // submit() only
   void* context = nullptr;           // the caller's

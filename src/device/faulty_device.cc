@@ -55,6 +55,7 @@ bool FaultyDevice::Pending::aim(std::uint64_t begin, std::uint64_t end) {
     at += buffer.iov_len;
   }
   piece.op = outer->op;
+  piece.path = outer->path;
   piece.offset = outer->offset + begin;
   piece.buffers = piece_buffers;
   piece.done = piece_done;

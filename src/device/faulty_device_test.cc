@@ -68,6 +68,27 @@ TEST_P(FaultyDeviceTest, PassesThroughWithoutAPlan) {
   EXPECT_TRUE(device_.records().empty());
 }
 
+// What the inner device refuses of a direct request, and takes of another, tells how a piece came there.
+TEST_P(FaultyDeviceTest, PiecesGoTheWayOfTheirRequest) {
+  const auto go_direct = [&](std::uint64_t offset, std::size_t size) {
+    Io io(IoOp::write, offset, data_.data(), size);
+    io.request.path = IoPath::direct_only;
+    Request* const batch[] = {&io.request};
+    if (GetParam()) {
+      submit_and_wait(device_, batch);
+    } else {
+      device_.execute(batch);
+    }
+    return io.request.result;
+  };
+  EXPECT_EQ(go(IoOp::write, 100, data_.data(), 5000), 5000);
+  EXPECT_EQ(go_direct(100, 5000), -EINVAL);
+  EXPECT_EQ(go_direct(512, 4096), 4096);
+  device_.set_plan({.rules = {{.kind = FaultKind::split}}, .sector_size = 500});
+  EXPECT_EQ(go(IoOp::write, 512, data_.data(), 4096), 4096);
+  EXPECT_EQ(go_direct(512, 4096), -EINVAL) << "in two pieces, neither of them aligned";
+}
+
 TEST_P(FaultyDeviceTest, NthAndRange) {
   device_.set_plan({.rules = {{.reads = false, .skip = 2, .times = 1, .errnum = ENOSPC},
                               {.writes = false, .first = 8192, .last = 8192 + 511}}});

@@ -11,11 +11,11 @@
 namespace quire {
 
 FileDevice::FileDevice(const FileDeviceOptions& options)
-    : target_{options.direct_fd, options.buffered_fd, options.logical_block_size, options.use_io_uring, options.stats},
+    : target_{options.direct_fd, options.buffered_fd, options.direct_alignment, options.use_io_uring, options.stats},
       io_thread_(options.io_thread) {
   CHECK(options.buffered_fd >= 0);
-  CHECK(options.logical_block_size > 0);
-  CHECK((options.logical_block_size & (options.logical_block_size - 1)) == 0);
+  CHECK(options.direct_alignment > 0);
+  CHECK((options.direct_alignment & (options.direct_alignment - 1)) == 0);
   CHECK(options.stats != nullptr);
 }
 

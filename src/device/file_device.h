@@ -1,5 +1,6 @@
 // Device over a host file or block device. execute() goes through the calling thread's ring or a system call, submit()
-// through the IoThread; both use O_DIRECT where a request's offset and buffers are multiples of the logical block size.
+// through the IoThread; both use O_DIRECT where a request's offset and buffers are multiples of the alignment that it
+// needs, unless Request::path says otherwise.
 // Locks: none.
 #pragma once
 
@@ -12,7 +13,7 @@ namespace quire {
 struct FileDeviceOptions {
   int direct_fd = -1;    // opened with O_DIRECT; -1: everything through buffered_fd
   int buffered_fd = -1;  // the same file without; both stay the owner's, who closes them after the device is gone
-  unsigned logical_block_size = 512;  // a power of two
+  unsigned direct_alignment = 512;  // a power of two
   bool use_io_uring = true;
   IoStats* stats = nullptr;       // outlives the device
   IoThread* io_thread = nullptr;  // for submit(); outlives the device
@@ -25,6 +26,8 @@ class FileDevice final : public Device {
   void execute(std::span<Request* const> batch) override;
   void submit(std::span<Request* const> batch) override;
   int flush(bool data_only) override;
+  // Multiples that a direct_only request's offset, lengths and memory must have; 0: there is no O_DIRECT here.
+  unsigned direct_alignment() const { return target_.direct_fd >= 0 ? target_.direct_alignment : 0; }
 
  private:
   bool is_better_plain(const Request& request, std::size_t batch_size) const;

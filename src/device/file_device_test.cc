@@ -53,7 +53,7 @@ class FileDeviceEngines : public ::testing::TestWithParam<Engine> {
   FileDeviceOptions options() {
     return {.direct_fd = GetParam().direct ? file_.direct() : -1,
             .buffered_fd = file_.buffered(),
-            .logical_block_size = 512,
+            .direct_alignment = 512,
             .use_io_uring = GetParam().use_io_uring,
             .stats = &stats_,
             .io_thread = io_thread_.get()};
@@ -292,7 +292,7 @@ TEST_P(FileDeviceEngines, RefusedDirectGoesThroughTheHostsCache) {
   FileDeviceOptions refusing = options();
   refusing.direct_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
   ASSERT_GE(refusing.direct_fd, 0);
-  refusing.logical_block_size = 1;
+  refusing.direct_alignment = 1;
   device_ = std::make_unique<FileDevice>(refusing);
   Buffer back(kPageSize);
   Io read(IoOp::read, 1, back.data(), 13);
@@ -304,12 +304,79 @@ TEST_P(FileDeviceEngines, RefusedDirectGoesThroughTheHostsCache) {
   close(refusing.direct_fd);
 }
 
+// Two files stand for the two ways to one, so that the bytes tell which was taken.
+TEST_P(FileDeviceEngines, WaysThatRequestsAskFor) {
+  const TempFile other(GetParam().directory);
+  if (other.direct() < 0) GTEST_SKIP() << "no O_DIRECT here";
+  Buffer data(3 * kPageSize);
+  fill_pattern(data.data(), data.size(), 1, 0);
+  ASSERT_EQ(pwrite(other.buffered(), data.data(), 5000, 0), 5000);
+  fill_pattern(data.data(), data.size(), 2, 0);
+  ASSERT_EQ(pwrite(file_.buffered(), data.data(), data.size(), 0), static_cast<ssize_t>(data.size()));
+  FileDeviceOptions both = options();
+  both.direct_fd = other.direct();
+  both.direct_alignment = kPageSize;
+  device_ = std::make_unique<FileDevice>(both);
+  Buffer back(3 * kPageSize);
+  const auto go = [&](IoOp op, IoPath path, std::uint64_t offset, unsigned char* memory, std::size_t size) {
+    Io io(op, offset, memory, size);
+    io.request.path = path;
+    return run_one(io);
+  };
+  const auto read_by = [&] { return std::memcmp(back.data(), data.data(), 4096) == 0 ? "host" : "direct"; };
+  EXPECT_EQ(go(IoOp::read, IoPath::any, 0, back.data(), 4096), 4096);
+  EXPECT_STREQ(read_by(), "direct");
+  EXPECT_EQ(go(IoOp::read, IoPath::through_host, 0, back.data(), 4096), 4096);
+  EXPECT_STREQ(read_by(), "host");
+  EXPECT_EQ(go(IoOp::read, IoPath::direct_only, 0, back.data(), 4096), 4096);
+  EXPECT_STREQ(read_by(), "direct");
+  // The end of the file, inside a unit: the other file goes on, and must not be asked.
+  EXPECT_EQ(go(IoOp::read, IoPath::direct_only, 0, back.data(), 3 * kPageSize), 5000);
+  EXPECT_EQ(go(IoOp::read, IoPath::direct_only, 8192, back.data(), 4096), 0);
+  EXPECT_EQ(go(IoOp::read, IoPath::direct_only, 1, back.data(), 4096), -EINVAL);
+  EXPECT_EQ(go(IoOp::read, IoPath::direct_only, 0, back.data() + 1, 4096), -EINVAL);
+  EXPECT_EQ(go(IoOp::write, IoPath::direct_only, 0, back.data(), 100), -EINVAL);
+  fill_pattern(back.data(), back.size(), 3, 0);
+  EXPECT_EQ(go(IoOp::write, IoPath::direct_only, 0, back.data(), 4096), 4096);
+  EXPECT_EQ(go(IoOp::write, IoPath::through_host, 8192, back.data(), 4096), 4096);
+  Buffer whole(3 * kPageSize);
+  ASSERT_EQ(pread(file_.buffered(), whole.data(), whole.size(), 0), static_cast<ssize_t>(whole.size()));
+  EXPECT_EQ(std::memcmp(whole.data(), data.data(), 8192), 0) << "a direct write came here";
+  EXPECT_EQ(std::memcmp(whole.data() + 8192, back.data(), 4096), 0);
+  EXPECT_EQ(other.size(), 5000u);
+  EXPECT_EQ(IoStats::get(stats_.errors), 0u) << "what is refused is for the caller to send another way";
+  EXPECT_EQ(IoStats::get(stats_.direct_fallbacks), 0u);
+}
+
+TEST_P(FileDeviceEngines, DirectOnlyIsRefusedWhereTheHostRefuses) {
+  Buffer data(kPageSize);
+  ASSERT_EQ(run(*device_, IoOp::write, 0, data.data(), 4096), 4096);
+  FileDeviceOptions refusing = options();
+  refusing.direct_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+  ASSERT_GE(refusing.direct_fd, 0);
+  refusing.direct_alignment = 1;
+  device_ = std::make_unique<FileDevice>(refusing);
+  EXPECT_EQ(device_->direct_alignment(), 1u);
+  Io read(IoOp::read, 1, data.data(), 13);
+  read.request.path = IoPath::direct_only;
+  EXPECT_EQ(run_one(read), -EINVAL);
+  close(refusing.direct_fd);
+  refusing.direct_fd = -1;
+  device_ = std::make_unique<FileDevice>(refusing);
+  EXPECT_EQ(device_->direct_alignment(), 0u);
+  Io none(IoOp::read, 0, data.data(), 4096);
+  none.request.path = IoPath::direct_only;
+  EXPECT_EQ(run_one(none), -EINVAL);
+  EXPECT_EQ(IoStats::get(stats_.errors), 0u);
+  EXPECT_EQ(IoStats::get(stats_.direct_fallbacks), 0u);
+}
+
 // The same against the real thing: odd memory on an O_DIRECT descriptor. Some hosts take it.
 TEST_P(FileDeviceEngines, OddMemoryOnDirectDescriptor) {
   if (file_.direct() < 0) GTEST_SKIP() << "no O_DIRECT here";
   FileDeviceOptions odd = options();
   odd.direct_fd = file_.direct();
-  odd.logical_block_size = 1;
+  odd.direct_alignment = 1;
   device_ = std::make_unique<FileDevice>(odd);
   Buffer data(3 * kPageSize);
   fill_pattern(data.data(), data.size(), 5, 0);

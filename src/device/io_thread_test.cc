@@ -32,7 +32,7 @@ class IoThreadTest : public ::testing::TestWithParam<bool> {  // use_io_uring
     io_thread_ = made.take();
     device_ = std::make_unique<FileDevice>(FileDeviceOptions{.direct_fd = file_.direct(),
                                                              .buffered_fd = file_.buffered(),
-                                                             .logical_block_size = 512,
+                                                             .direct_alignment = 512,
                                                              .use_io_uring = GetParam(),
                                                              .stats = &stats_,
                                                              .io_thread = io_thread_.get()});

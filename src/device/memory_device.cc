@@ -142,15 +142,24 @@ std::int64_t MemoryDevice::write(const Request& request) {
   return static_cast<std::int64_t>(at - request.offset);
 }
 
+bool MemoryDevice::refuses(const Request& request) const {
+  if (request.offset > kMaxFileSize) return true;
+  if (request.path != IoPath::direct_only) return false;
+  std::uint64_t bits = request.offset;
+  for (const iovec& buffer : request.buffers)
+    bits |= reinterpret_cast<std::uintptr_t>(buffer.iov_base) | buffer.iov_len;
+  return options_.direct_alignment == 0 || !is_aligned(bits, options_.direct_alignment);
+}
+
 void MemoryDevice::run(Request& request) {
   QUIRE_STEP_HERE(io, this);
   const bool is_read = request.op == IoOp::read;
-  request.result = request.offset > kMaxFileSize ? -EINVAL : is_read ? read(request) : write(request);
+  request.result = refuses(request) ? -EINVAL : is_read ? read(request) : write(request);
   if (options_.stats == nullptr) return;
   IoStats& stats = *options_.stats;
   IoStats::add(is_read ? stats.read_requests : stats.write_requests);
   if (request.result < 0) {
-    IoStats::add(stats.errors);
+    if (request.result != -EINVAL || request.path != IoPath::direct_only) IoStats::add(stats.errors);
   } else {
     IoStats::add(is_read ? stats.read_bytes : stats.write_bytes, static_cast<std::uint64_t>(request.result));
   }

@@ -16,6 +16,7 @@ struct MemoryDeviceOptions {
   std::uint64_t size = 0;                           // at first; bytes never written read as zero
   std::uint64_t max_size = std::uint64_t{1} << 36;  // writes past it fail with ENOSPC
   std::int64_t latency_ns = 0;                      // of every batch
+  unsigned direct_alignment = 512;                  // of direct_only requests, else -EINVAL; 0: takes none
   IoStats* stats = nullptr;                         // may be null
 };
 
@@ -29,6 +30,7 @@ class MemoryDevice final : public Device {
   void submit(std::span<Request* const> batch) override;
   int flush(bool data_only) override;
 
+  unsigned direct_alignment() const { return options_.direct_alignment; }
   std::uint64_t size() const { return size_.load(memory_order_acquire); }
   void grow(std::uint64_t size);  // never shrinks
 
@@ -48,6 +50,7 @@ class MemoryDevice final : public Device {
 
   static void run_submitted(Request& request, void* owner);
   void run(Request& request);
+  bool refuses(const Request& request) const;
   std::int64_t read(const Request& request) const;
   std::int64_t write(const Request& request);
   Chunk* chunk(std::uint64_t index) const;

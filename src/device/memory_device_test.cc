@@ -75,6 +75,29 @@ TEST(MemoryDevice, EndAndLimit) {
   EXPECT_EQ(IoStats::get(stats.flushes), 1u);
 }
 
+TEST(MemoryDevice, DirectRequestsAreAligned) {
+  IoStats stats;
+  Buffer data(2048);
+  for (const unsigned alignment : {0U, 512U, 1024U}) {
+    MemoryDevice device({.size = 4096, .direct_alignment = alignment, .stats = &stats});
+    EXPECT_EQ(device.direct_alignment(), alignment);
+    const auto go = [&](IoPath path, std::uint64_t offset, std::size_t shift, std::size_t size) {
+      Io io(IoOp::write, offset, data.data() + shift, size);
+      io.request.path = path;
+      Request* const batch[] = {&io.request};
+      device.execute(batch);
+      return io.request.result;
+    };
+    EXPECT_EQ(go(IoPath::through_host, 1, 1, 513), 513);
+    EXPECT_EQ(go(IoPath::direct_only, 1024, 0, 1024), alignment != 0 ? 1024 : -EINVAL);
+    EXPECT_EQ(go(IoPath::direct_only, 512, 512, 512), alignment == 512 ? 512 : -EINVAL);
+    EXPECT_EQ(go(IoPath::direct_only, 1024, 8, 1024), -EINVAL) << "memory";
+    EXPECT_EQ(go(IoPath::direct_only, 1024, 0, 1000), -EINVAL) << "length";
+    EXPECT_EQ(go(IoPath::direct_only, 1000, 0, 1024), -EINVAL) << "offset";
+  }
+  EXPECT_EQ(IoStats::get(stats.errors), 0u);
+}
+
 TEST(MemoryDevice, PeekPokeFill) {
   MemoryDevice device({.max_size = 4 << 20});
   const std::uint64_t offset = (1 << 20) - 3;  // over a chunk border

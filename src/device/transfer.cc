@@ -56,7 +56,9 @@ TransferState finish(Request& request, std::int64_t result) {
   const bool read = request.op == IoOp::read;
   IoStats::add(read ? stats.read_requests : stats.write_requests);
   if (result < 0) {
-    IoStats::add(stats.errors);
+    // What cannot go direct is the caller's to send another way.
+    const bool refused = result == -EINVAL && request.path == IoPath::direct_only;
+    if (!refused) IoStats::add(stats.errors);
   } else {
     IoStats::add(read ? stats.read_bytes : stats.write_bytes, static_cast<std::uint64_t>(result));
   }
@@ -110,9 +112,10 @@ TransferState transfer_begin(Request& request, const FileTarget& target) {
   // Offset -1 would mean "the file's position" to a ring.
   if (request.offset > kMaxFileSize) return finish(request, -EINVAL);
   if (!settle(request)) return finish(request, 0);
-  if (target.direct_fd >= 0 && is_direct_capable(request, target.logical_block_size)) {
-    request.private_[kIndexAndFlags] |= kDirect;
-  }
+  const bool direct = request.path != IoPath::through_host && target.direct_fd >= 0 &&
+                      is_direct_capable(request, target.direct_alignment);
+  if (direct) request.private_[kIndexAndFlags] |= kDirect;
+  if (!direct && request.path == IoPath::direct_only) return finish(request, -EINVAL);
   return TransferState::again;
 }
 
@@ -146,7 +149,7 @@ TransferState transfer_stepped(Request& request, std::int64_t rc) {
       request.private_[kIndexAndFlags] |= kFixedRefused;  // a file that takes no registered buffers
       return TransferState::again;
     }
-    if (rc != -EINVAL || !direct) return finish(request, rc);
+    if (rc != -EINVAL || !direct || request.path == IoPath::direct_only) return finish(request, rc);
     request.private_[kIndexAndFlags] &= ~kDirect;
     IoStats::add(transfer_target(request).stats->direct_fallbacks);
     return TransferState::again;
@@ -156,7 +159,8 @@ TransferState transfer_stepped(Request& request, std::int64_t rc) {
   advance(request, static_cast<std::uint64_t>(rc));
   if (!settle(request)) return finish(request, moved + rc);
   // Short at an odd byte: most likely the end of the file. Only the other descriptor can tell.
-  if (direct && !is_aligned(request.private_[kMoved], transfer_target(request).logical_block_size)) {
+  if (direct && !is_aligned(request.private_[kMoved], transfer_target(request).direct_alignment)) {
+    if (request.path == IoPath::direct_only) return finish(request, request.op == IoOp::read ? moved + rc : -EINVAL);
     request.private_[kIndexAndFlags] &= ~kDirect;
   }
   return TransferState::again;

@@ -18,7 +18,7 @@ namespace quire {
 struct FileTarget {
   int direct_fd = -1;  // opened with O_DIRECT, or -1
   int buffered_fd = -1;
-  unsigned logical_block_size = 512;
+  unsigned direct_alignment = 512;
   bool use_io_uring = true;
   IoStats* stats = nullptr;
 };
@@ -42,7 +42,8 @@ enum class TransferState : std::uint8_t { again, again_plain, done };
 TransferState transfer_begin(Request& request, const FileTarget& target);
 TransferStep transfer_step(const Request& request);
 // rc: what the step returned, a count or -errno. Continues short transfers; an EINVAL under O_DIRECT goes on through
-// the host's cache, and is counted; a refusal of a registered buffer goes on without.
+// the host's cache, and is counted, unless the request is direct_only; a refusal of a registered buffer goes on
+// without.
 TransferState transfer_stepped(Request& request, std::int64_t rc);
 
 const FileTarget& transfer_target(const Request& request);

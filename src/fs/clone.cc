@@ -11,6 +11,7 @@
 #include "base/defect.h"
 #include "base/error.h"
 #include "cache/invalidate.h"
+#include "cache/views.h"
 #include "cache/writeback.h"
 #include "fs/open_file.h"
 #include "fs/two_ranges.h"
@@ -56,6 +57,15 @@ Status make_durable(Inode& inode, ByteRange range) {
   return write_back_range(inode, range);
 }
 
+// Under `remove`, before folios go: no view shows them any more, and what was stored through one since they were
+// written back is durable as well. last_page: what `remove` reaches to.
+Status take_stored(Inode& inode, ByteRange range, std::uint64_t last_page, const RangeRequest* remove) {
+  Mapping& mapping = inode.mapping;
+  if (!mapping.views.any.load(memory_order_relaxed)) return {};
+  take_from_views(mapping, range.first_page(), last_page);
+  return sync_range(mapping, range.first_page(), range.last_page(), true, CacheContext{.held = remove});
+}
+
 // Both ranges lie inside their files, whose ends the range locks hold.
 Status check_inside(const OpenFile& a, ByteRange in_a, const OpenFile& b, ByteRange in_b) {
   if (in_a.end <= a.inode->mapping.size.load(memory_order_acquire) &&
@@ -88,6 +98,8 @@ Status clone_locked(Inode& source, ByteRange in_source, Inode& target, ByteRange
   remove.acquire({&source, around_source.first_page(), around_source.last_page(), kRemove},
                  {&target, around_target.first_page(), grows ? kRangeEnd : around_target.last_page(), kRemove},
                  invalidate_lock_of);
+  QUIRE_TRY(take_stored(target, around_target, grows ? kRangeEnd : around_target.last_page(), remove.held_of(target)));
+  if (grows) zero_past_end(mapping);
   if (has_defect(Defect::cache_dropped_before_backing)) {
     remove_folios(mapping, in_target.first_page(), in_target.last_page());
   }
@@ -211,6 +223,8 @@ Status file_exchange(OpenFile& a, std::uint64_t a_offset, OpenFile& b, std::uint
   TwoRanges remove;
   remove.acquire({a.inode, around_a.first_page(), around_a.last_page(), kRemove},
                  {b.inode, around_b.first_page(), around_b.last_page(), kRemove}, invalidate_lock_of);
+  QUIRE_TRY(take_stored(*a.inode, around_a, around_a.last_page(), remove.held_of(*a.inode)));
+  QUIRE_TRY(take_stored(*b.inode, around_b, around_b.last_page(), remove.held_of(*b.inode)));
   QUIRE_TRY(mapping_a.backing->exchange(*mapping_b.backing, b_offset, a_offset, length));
   note_changed(mapping_a);
   note_changed(mapping_b);

@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "cache/buffered_read.h"
 #include "cache/buffered_write.h"
+#include "cache/views.h"
 #include "fs/open_file.h"
 #include "fs/two_ranges.h"
 
@@ -45,6 +46,7 @@ Result<std::size_t> copy_locked(OpenFile& source, OpenFile& target, const Piece&
   QUIRE_TRY(got);
   const iovec out{bytes.get(), got.value()};
   UserBuffer writer(std::span(&out, 1));
+  if (piece.offset + got.value() > to.size.load(memory_order_acquire)) zero_past_end(to);
   QUIRE_TRY(write_locked(to, writer, piece.offset, got.value(), target_frames, CacheContext{}));
   return got;
 }

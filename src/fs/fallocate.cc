@@ -3,8 +3,9 @@
 // pages) > flush, cache.
 //
 // In each: the range lock; what must be on the backing is written back (where it is much, under `remove`, whose context
-// the flush is told); `remove` drains fills and writeback; the backing changes; only on success the cache does. On
-// failure the cache is as it was, every dirty byte in it.
+// the flush is told); `remove` drains fills and writeback; views
+// show nothing of it any more (and nothing again until it is given up); the backing changes; only on success the cache
+// does. On failure the cache is as it was, every dirty byte in it.
 #include <linux/falloc.h>
 #include <sys/uio.h>
 
@@ -15,6 +16,7 @@
 #include "base/defect.h"
 #include "base/error.h"
 #include "cache/invalidate.h"
+#include "cache/views.h"
 #include "cache/writeback.h"
 #include "fs/open_file.h"
 #include "fs/write_range.h"
@@ -71,7 +73,9 @@ Status change_in_place(Inode& inode, int mode, ByteRange bytes) {
   RangeGuard remove(mapping.invalidate);
   remove.acquire(round_down(std::min(bytes.offset, old_size), mapping.cache.folio_alignment()) >> kPageShift,
                  new_size == old_size ? around.last_page() : kRangeEnd, kRemove);
+  take_from_views(mapping, remove.request().first(), remove.request().last());
   const CacheContext context{has_defect(Defect::flush_without_context) ? nullptr : &remove.request()};
+  if (new_size > old_size) zero_past_end(mapping);
   switch (mode & ~FALLOC_FL_KEEP_SIZE) {
     case FALLOC_FL_ZERO_RANGE:
       QUIRE_TRY(settle(mapping, bytes, mapping.backing->zero(bytes.offset, length, keep_size)));
@@ -100,6 +104,7 @@ Status punch_hole(Inode& inode, ByteRange bytes) {
   QUIRE_TRY(write_back_size(mapping, bytes.end));
   RangeGuard remove(mapping.invalidate);
   remove.acquire(around.first_page(), around.last_page(), kRemove);
+  take_from_views(mapping, around.first_page(), around.last_page());
   QUIRE_TRY(settle(mapping, bytes, mapping.backing->punch(bytes.offset, bytes.end - bytes.offset)));
   zero_cache(mapping, bytes.offset, bytes.end, 0);
   return {};
@@ -129,6 +134,7 @@ Status shift(Inode& inode, bool insert, ByteRange bytes) {
   }
   RangeGuard remove(mapping.invalidate);
   remove.acquire(bytes.around(mapping.cache.folio_alignment()).first_page(), kRangeEnd, kRemove);
+  take_from_views(mapping, remove.request().first(), kRangeEnd);
   const CacheContext context{has_defect(Defect::flush_without_context) ? nullptr : &remove.request()};
   if (has_defect(Defect::cache_dropped_before_backing)) remove_folios(mapping, bytes.first_page(), UINT64_MAX);
   // Flushed too: what is dropped cannot become dirty again should a later flush fail.

@@ -5,6 +5,7 @@
 #include <linux/falloc.h>
 
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -16,6 +17,19 @@
 #include "fs/open_file.h"
 
 namespace quire::testing_support {
+
+// Memory as direct I/O likes it.
+class AlignedBytes {
+ public:
+  explicit AlignedBytes(std::size_t size) : bytes_(static_cast<char*>(std::aligned_alloc(kPageSize, size))) {}
+  ~AlignedBytes() { std::free(bytes_); }
+  AlignedBytes(const AlignedBytes&) = delete;
+  AlignedBytes& operator=(const AlignedBytes&) = delete;
+  char* data() const { return bytes_; }
+
+ private:
+  char* const bytes_;
+};
 
 class TestFile {
  public:
@@ -42,6 +56,10 @@ class TestFile {
     RangeGuard remove(mapping().invalidate);
     remove.acquire(0, kRangeEnd, kRemove);
     remove_folios(mapping(), 0, UINT64_MAX);
+  }
+
+  void sync_and_drop() {
+    if (sync() == 0) drop_cached();
   }
 
   void open(OpenFile& handle) {

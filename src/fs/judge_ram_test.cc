@@ -1,5 +1,5 @@
-// The judge of linearizability over files in memory, with a cache so small that everything is filled, evicted and
-// written back all the time, and one large enough for the gate.
+// The judge of linearizability over files in memory, a third of the reads and writes direct, with a cache so small that
+// everything is filled, evicted and written back all the time, and one large enough for the gate.
 #include <gtest/gtest.h>
 
 #include "fs/file_for_test.h"
@@ -31,10 +31,10 @@ class RamSystem final : public judge::System {
     return 0;
   }
   ssize_t read(int file, void* buffer, size_t count, uint64_t offset) override {
-    return at(file).read(buffer, count, offset);
+    return at(file).read(buffer, count, offset, way());
   }
   ssize_t write(int file, const void* buffer, size_t count, uint64_t offset) override {
-    return at(file).write(buffer, count, offset);
+    return at(file).write(buffer, count, offset, way());
   }
   ssize_t append(int file, const void* buffer, size_t count) override {
     return at(file).write(buffer, count, 0, kIoAppend);
@@ -80,8 +80,11 @@ class RamSystem final : public judge::System {
   bool keeps_tail() const override { return true; }
 
  private:
+  // A third of the reads and writes go past the cache.
+  unsigned way() { return turns_.fetch_add(1, memory_order_relaxed) % 3 == 0 ? unsigned{kIoDirect} : 0U; }
   TestFile& at(int file) { return *files_[static_cast<std::size_t>(file)]; }
 
+  Atomic<std::uint32_t> turns_;
   RamDisk disk_;
   std::unique_ptr<TestCache> cache_;
   std::vector<std::unique_ptr<TestFile>> files_;

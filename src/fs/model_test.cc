@@ -110,7 +110,15 @@ class ModelRun {
     const std::uint64_t offset = some_offset(f.model.size() + 5000);
     const std::size_t count = some_length();
     std::vector<char> bytes(count, 'x');
-    const ssize_t got = f.file->read(bytes.data(), count, offset);
+    const bool direct = random_.one_in(3);
+    ssize_t got;
+    if (direct && random_.one_in(2)) {  // straight into memory, where the rest of it allows that
+      std::memset(aligned_.data(), 'x', count);
+      got = f.file->read(aligned_.data(), count, offset, kIoDirect);
+      std::memcpy(bytes.data(), aligned_.data(), count);
+    } else {
+      got = f.file->read(bytes.data(), count, offset, direct ? unsigned{kIoDirect} : 0U);
+    }
     const std::size_t due = offset < f.model.size() ? std::min<std::uint64_t>(count, f.model.size() - offset) : 0;
     if (faults_ && got == -EIO) return;
     ASSERT_GE(got, 0) << where(f, offset, count);
@@ -121,7 +129,7 @@ class ModelRun {
       ASSERT_EQ(n, due) << where(f, offset, count);
     }
     ASSERT_TRUE(n == 0 || std::memcmp(bytes.data(), f.model.data() + offset, n) == 0) << where(f, offset, count);
-    if (count <= kBounceBytes) {
+    if (count <= kBounceBytes || (direct && !faults_)) {
       for (std::size_t i = n; i < count; ++i) ASSERT_EQ(bytes[i], 'x') << where(f, offset, count);
     }
   }
@@ -129,9 +137,21 @@ class ModelRun {
   void write(ModelFile& f, std::uint64_t offset, bool append) {
     if (append) offset = f.model.size();
     if (offset > kMostBytes) return;
-    const std::size_t count = some_length();
+    std::size_t count = some_length();
+    const bool direct = !faults_ && random_.one_in(3);  // one that fails may leave blocks torn
+    if (direct && random_.one_in(2)) {
+      if (!append) offset = round_down(offset, kPageSize);
+      count = round_up(count, kPageSize);
+      if (random_.one_in(2)) f.file->sync_and_drop();
+    }
     const std::vector<char> bytes = words(count, f.number, static_cast<unsigned>(step_), offset);
-    const ssize_t got = append ? f.file->append(bytes) : f.file->write(bytes, offset);
+    const char* from = bytes.data();
+    if (direct && random_.one_in(2)) {
+      std::memcpy(aligned_.data(), from, count);
+      from = aligned_.data();
+    }
+    const ssize_t got = f.file->write(from, count, append ? 0 : offset,
+                                      (append ? unsigned{kIoAppend} : 0U) | (direct ? unsigned{kIoDirect} : 0U));
     if (faults_ && got == -EIO) {  // an edge could not be filled, or the dirty limit is reached: nothing happened
       ASSERT_EQ(f.file->size(), f.model.size());
       return;
@@ -179,6 +199,7 @@ class ModelRun {
   RamDisk disk_;
   std::unique_ptr<TestCache> cache_;
   std::vector<ModelFile> files_;
+  AlignedBytes aligned_{64 * kPageSize};
   int step_ = 0;
 };
 

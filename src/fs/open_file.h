@@ -20,6 +20,7 @@ struct OpenFile {
   bool readable = false;
   bool writable = false;
   bool append = false;                        // O_APPEND
+  bool direct = false;                        // O_DIRECT
   bool data_sync = false, full_sync = false;  // O_DSYNC, O_SYNC
   Atomic<std::uint64_t> error_seen;           // of the mapping's error sequence
   ReadaheadState readahead;
@@ -27,6 +28,7 @@ struct OpenFile {
   std::uint32_t owner_bits = 0;      // of Folio::flags
   bool opened_alone = false;         // no other handle was open then
   std::uint64_t opened_as = 0;       // Inode::opens then, this one included
+  Atomic<std::uint32_t> submitted;   // requests that are not done (async.h)
   Atomic<bool> no_reuse;             // reads drop what lies behind them
   Atomic<std::uint64_t> dropped_to;  // by them, pages
 };
@@ -39,14 +41,20 @@ enum IoFlag : unsigned {
   kIoMissed = 16,       // a read: the caller has just tried read_fast
   kIoAtOffset = 32,     // a write: at the offset, even through a handle that appends
   kIoDropBehind = 128,  // what this call brings into the cache goes again once it is used, and clean
+  kIoDirect = 256,      // past the cache, whatever the handle says
+  kIoBuffered = 512,    // through it, the same
+  kIoStore = 1024,      // a write: a store to a view, which no handle's O_SYNC makes durable
   kIoWithin = 64,       // a write: as much as lies before the end of the file, which stays where it is
 };
 
 // --- read.cc ---
-// Up to the vectors' length at offset. Splits at PageCache::max_operation_bytes.
+// Up to the vectors' length at offset. Splits at PageCache::max_operation_bytes. The buffers may lie in views
+// (bounce.h): then the count is of what was stored there, EFAULT if nothing was; with kIoNoWait it is the file, not the
+// views, that is not waited for.
 Result<std::size_t> file_read(OpenFile& file, std::span<const iovec> to, std::uint64_t offset, unsigned io_flags);
 
 // --- write.cc ---
+// So too: the count is of what could be loaded and was written.
 Result<std::size_t> file_write(OpenFile& file, std::span<const iovec> from, std::uint64_t offset, unsigned io_flags);
 
 // --- truncate.cc ---
@@ -103,6 +111,19 @@ inline std::uint32_t brought_in(const OpenFile& file, unsigned io_flags) {
 
 // --- stat: sync.cc ---
 Status file_stat(OpenFile& file, struct stat* out);
+
+// Does this call go past the cache?
+inline bool goes_direct(const OpenFile& file, unsigned io_flags) {
+  return (io_flags & kIoDirect) != 0 || (file.direct && (io_flags & kIoBuffered) == 0);
+}
+
+// How much of `left` bytes is one atomic piece. Past the cache an operation is split at whole pages, since what is not
+// made of whole blocks goes through it.
+inline std::size_t piece_of(const OpenFile& file, std::size_t left, unsigned io_flags) {
+  const std::uint64_t most = file.inode->mapping.cache.max_operation_bytes();
+  if (left <= most) return left;
+  return goes_direct(file, io_flags) ? round_down(most, kPageSize) : most;
+}
 
 // Sum of the vectors' lengths; EINVAL if it passes SSIZE_MAX.
 Result<std::size_t> vectors_length(std::span<const iovec> vectors);

@@ -1,5 +1,6 @@
 // Reading a file. Fast path first; else the range lock, shared over the whole read, which makes it atomic while its
-// pieces are filled and copied one after the other. Guarantees: R1, R2.  Locks: range (shared) > what cache takes.
+// pieces are filled and copied one after the other. Into mapped views by way of private memory (bounce.h).
+// Guarantees: R1, R2, R4.  Locks: range (shared) > what cache takes.
 #include <limits.h>
 
 #include <algorithm>
@@ -9,6 +10,8 @@
 #include "base/defect.h"
 #include "base/error.h"
 #include "cache/buffered_read.h"
+#include "fs/bounce.h"
+#include "fs/direct.h"
 #include "fs/open_file.h"
 
 namespace quire {
@@ -77,8 +80,35 @@ Result<std::size_t> read_piece(OpenFile& file, std::span<const iovec> vectors, U
   }
   QUIRE_TRY(check_not_forked(mapping.cache));
   mapping.cache.stats.count_slow_read(count);
+  if (goes_direct(file, io_flags)) return read_direct(file, to, offset, count, io_flags);
   if ((io_flags & kIoNoWait) != 0) return read_no_wait(*file.inode, to, offset, count);
   return read_slow(file, to, offset, count, io_flags);
+}
+
+// Some of the buffers lie in views: each piece is read into private memory, and goes to them when no lock is held.
+[[gnu::cold, gnu::noinline]] Result<std::size_t> read_to_views(OpenFile& file, std::span<const iovec> vectors,
+                                                               std::uint64_t offset, std::size_t count,
+                                                               unsigned io_flags) {
+  PageCache& cache = file.inode->mapping.cache;
+  assert_may_touch_views("a read into a view");
+  BounceMemory memory(cache);
+  std::size_t done = 0;
+  while (done < count) {
+    const std::size_t want = piece_of(file, count - done, io_flags);
+    const auto moved = [&]() -> Result<std::size_t> {
+      QUIRE_TRY(memory.resize(want, (io_flags & kIoNoWait) != 0));
+      const iovec v{memory.first(want).data(), want};
+      UserBuffer to(std::span(&v, 1));
+      const auto got = read_piece(file, std::span(&v, 1), to, offset + done, want, true, io_flags);
+      QUIRE_TRY(got);
+      return store_vectors(vectors, done, memory.first(got.value()));
+    }();
+    if (!moved.ok() && done == 0) return moved;
+    if (!moved.ok()) break;
+    done += moved.value();
+    if (moved.value() < want) break;
+  }
+  return done;
 }
 
 }  // namespace
@@ -89,12 +119,13 @@ Result<std::size_t> file_read(OpenFile& file, std::span<const iovec> vectors, st
   QUIRE_TRY(length);
   const std::size_t count = std::min<std::uint64_t>(length.value(), kMaxFileSize - offset);
   if (count == 0) return std::size_t{0};
+  if (__builtin_expect(touches_views(vectors), 0)) return read_to_views(file, vectors, offset, count, io_flags);
   const std::uint64_t most = file.inode->mapping.cache.max_operation_bytes();
   UserBuffer to(vectors);
   if (count <= most) return read_piece(file, vectors, to, offset, count, true, io_flags);
   std::size_t done = 0;
   while (done < count) {
-    const std::size_t want = std::min<std::uint64_t>(count - done, most);
+    const std::size_t want = piece_of(file, count - done, io_flags);
     const auto got = read_piece(file, vectors, to, offset + done, want, false, io_flags);
     if (!got.ok()) {
       if (done != 0) return done;

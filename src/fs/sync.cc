@@ -33,6 +33,7 @@ Status file_sync(OpenFile& file, bool data_only) {
 }
 
 Status sync_as_opened(OpenFile& file, ByteRange bytes, unsigned io_flags) {
+  if ((io_flags & kIoStore) != 0) return {};
   const bool full = file.full_sync || (io_flags & kIoSync) != 0;
   if (!full && !file.data_sync && (io_flags & kIoDataSync) == 0) return {};
   Mapping& mapping = file.inode->mapping;

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "cache/invalidate.h"
+#include "cache/views.h"
 #include "fs/open_file.h"
 
 namespace quire {
@@ -32,11 +33,13 @@ Status file_truncate(OpenFile& file, std::uint64_t size) {
   const std::uint64_t old_size = mapping.size.load(memory_order_acquire);
   RangeGuard remove(mapping.invalidate);
   remove.acquire(round_down(std::min(old_size, size), alignment) >> kPageShift, kRangeEnd, kRemove);
+  take_from_views(mapping, remove.request().first(), remove.request().last());
   // Taking `remove` has drained writeback and fills. The backing may be behind: appended bytes not yet written.
   mapping.cache.stats.count(Counter::truncates);
   const Status changed = mapping.backing->set_size(size);
   if (!changed.ok()) return changed;  // the cache is as it was
   note_changed(mapping);
+  if (size > old_size) zero_past_end(mapping);
   if (size != old_size) truncate_cache(mapping, size);
   return {};
 }

@@ -32,6 +32,11 @@ class TwoRanges {
     one_->acquire(a.first, a.last, a.mode);
     other_.emplace(lock_of(*b.inode));
     other_->acquire(b.first, b.last, b.mode);
+    other_inode_ = b.inode;
+  }
+  // What is held of this inode's lock.
+  const RangeRequest* held_of(const Inode& inode) {
+    return &(other_ && other_inode_ == &inode ? *other_ : *one_).request();
   }
   void release() {
     other_.reset();
@@ -40,6 +45,7 @@ class TwoRanges {
 
  private:
   std::optional<RangeGuard> one_, other_;
+  const Inode* other_inode_ = nullptr;
 };
 
 inline RangeLock& range_lock_of(Inode& inode) { return inode.range; }

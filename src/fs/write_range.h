@@ -45,6 +45,7 @@ class WriteRange {
   }
   std::uint64_t offset() const { return offset_; }
   void release() { range_.release(); }
+  RangeRequest& request() { return range_.request(); }
 
  private:
   Inode& inode_;

@@ -46,7 +46,7 @@ class OwnDirectory {
 // A loop device over memory, which clears itself when its last user (this, or a mount) is gone.
 class MemoryDisk {
  public:
-  explicit MemoryDisk(off_t bytes) {
+  explicit MemoryDisk(off_t bytes, unsigned sector = 512) {
     static unsigned made = 0;  // a name of its own: mkfs.btrfs takes loops over files of one name for one disk
     const std::string name = "quire-test-disk-" + std::to_string(getpid()) + "-" + std::to_string(made++);
     const int memory = memfd_create(name.c_str(), MFD_CLOEXEC);
@@ -59,7 +59,7 @@ class MemoryDisk {
       fd_ = ::open(path_.c_str(), O_RDWR | O_CLOEXEC);
       loop_config config = {};
       config.fd = static_cast<unsigned>(memory);
-      config.block_size = 512;
+      config.block_size = sector;
       config.info.lo_flags = LO_FLAGS_AUTOCLEAR;
       if (fd_ >= 0 && ioctl(fd_, LOOP_CONFIGURE, &config) == 0) break;
       if (fd_ >= 0) ::close(fd_);  // another test was quicker
@@ -82,8 +82,9 @@ class MemoryDisk {
   std::string path_;
 };
 
-// "here" is TMPDIR, whatever it lies on. The others: ext4, ext4-mapped (indirect blocks, of 1 KiB), xfs, xfs-exchange
-// (with the feature that exchanging ranges needs), btrfs, tmpfs.
+// "here" is TMPDIR, whatever it lies on. The others: ext4, ext4-mapped (indirect blocks, of 1 KiB), ext4-mapped4k (of
+// 4 KiB), ext4-sector4k (on a disk of such sectors), ext4-journal (data, too, goes through it), xfs, xfs-exchange (with
+// the feature that exchanging ranges needs), btrfs, tmpfs.
 class TestFilesystem {
  public:
   static TestFilesystem& get(const std::string& name) {
@@ -123,14 +124,17 @@ class TestFilesystem {
   }
   void make_and_mount(const std::string& name) {
     const std::string type = name.substr(0, name.find('-'));
-    const MemoryDisk disk(type == "ext4" ? 64 << 20 : type == "xfs" ? 512 << 20 : 256 << 20);
+    const MemoryDisk disk(type == "ext4"  ? 64 << 20
+                          : type == "xfs" ? 512 << 20
+                                          : 256 << 20,
+                          name == "ext4-sector4k" ? 4096 : 512);
     if (!disk.ok()) {
       why_not_ = "no loop device for " + name;
       return;
     }
     std::string make = "mkfs." + type + " -q ";
-    if (name == "ext4") make += "-F -b 4096 ";
-    if (name == "ext4-mapped") make += "-F -b 1024 -O ^extents,^64bit ";
+    if (type == "ext4") make += name == "ext4-mapped" ? "-F -b 1024 " : "-F -b 4096 ";
+    if (name.starts_with("ext4-mapped")) make += "-O ^extents,^64bit ";
     if (type == "xfs" || type == "btrfs") make += "-f ";
     make += disk.path();
     // Older mkfs.xfs does not know the feature; its bit in the superblock is all there is to it.
@@ -145,7 +149,8 @@ class TestFilesystem {
       why_not_ += name;
       return;
     }
-    finish(mount(disk.path().c_str(), path().c_str(), type.c_str(), MS_NOATIME, nullptr), name);
+    const char* const options = name == "ext4-journal" ? "data=journal" : nullptr;
+    finish(mount(disk.path().c_str(), path().c_str(), type.c_str(), MS_NOATIME, options), name);
   }
 
   const OwnDirectory directory_;

@@ -45,10 +45,11 @@ struct HostDescriptors {
 struct HostProperties {
   std::uint64_t size = 0;
   std::uint64_t max_size = 0;
-  unsigned logical_block_size = 4096;  // of direct I/O
-  unsigned block_size = 4096;          // of the file system: what files share is whole blocks
+  unsigned direct_alignment = 4096;  // of offsets and memory; 0: the host says that it does no direct I/O here
+  unsigned block_size = 4096;        // of the file system: what files share is whole blocks
   bool block_device = false;
-  bool direct_allowed = true;  // false on file systems that checksum what O_DIRECT writes while it may change
+  bool unwritten_extents = true;  // false: a block allocated and not written yet shows what the disk held before
+  bool direct_allowed = true;     // false on file systems that checksum what O_DIRECT writes while it may change
 };
 
 // Opens path; flags as open(2), of which O_TRUNC, O_APPEND, O_SYNC and O_DSYNC are left out, and a write-only file is
@@ -59,8 +60,10 @@ Result<HostDescriptors> open_host_fd(int fd, int* open_flags);
 // A descriptor that keeps mounts and other exclusive users away. EBUSY: the device is mounted or otherwise in use.
 Result<int> claim_block_device(int fd);
 Result<HostProperties> host_properties(int fd);
-// Opens the direct twin of files.buffered; without one everything goes through the host's cache.
-void open_direct(HostDescriptors& files, bool writable);
+// Opens the direct twin of files.buffered; without one everything goes through the host's cache. Takes the alignment as
+// the properties have it; returns the one to keep to, 0 without a twin. What the host opens although it said that it
+// does no direct I/O (a file system over another may not know) is tried with one read.
+unsigned open_direct(HostDescriptors& files, bool writable, unsigned alignment);
 
 Status lock_host_read(int fd);                // EBUSY: somebody writes
 Status lock_host_write(int fd, int read_fd);  // EBUSY: somebody reads or writes; read_fd holds R (it may be fd)

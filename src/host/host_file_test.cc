@@ -26,7 +26,7 @@ class HostFile : public host_testing::HostTest {
 TEST_F(HostFile, DescriptorsOwnWhatTheyHold) {
   write(path(), "x");
   HostDescriptors a = open(O_RDONLY);
-  open_direct(a, false);
+  open_direct(a, false, 4096);
   const int buffered = a.buffered, direct = a.direct;
   HostDescriptors b = std::move(a);
   EXPECT_FALSE(a.open());  // NOLINT: what a moved-from value is, is relied on
@@ -60,8 +60,9 @@ TEST_F(HostFile, FlagsThatAreNotPassedOn) {
 TEST_F(HostFile, DirectTwinHasTheSameFile) {
   write(path(), "x");
   HostDescriptors files = open(O_RDWR);
-  open_direct(files, true);
+  const unsigned alignment = open_direct(files, true, 4096);
   if (files.direct < 0) GTEST_SKIP() << "no O_DIRECT on this file system";
+  EXPECT_EQ(alignment, 4096u);
   EXPECT_NE(fcntl(files.direct, F_GETFL) & O_DIRECT, 0);
   EXPECT_EQ(fcntl(files.direct, F_GETFL) & O_ACCMODE, O_RDWR);
   struct stat a = {}, b = {};

@@ -67,8 +67,7 @@ std::int64_t dedupe_some(int source_fd, std::uint64_t from, int fd, std::uint64_
 void HostBacking::follow_growth(std::uint64_t end) {
   struct stat st;
   if (properties_.block_device || fstat(current_fd(), &st) != 0) return;
-  end = std::min(end, static_cast<std::uint64_t>(st.st_size));
-  (void)commit(0, end, end);
+  grow_to(std::min(end, static_cast<std::uint64_t>(st.st_size)));
 }
 
 // After collapse and insert, failed or not: nothing is dirty up to the end, so no commit comes between.
@@ -86,11 +85,13 @@ int HostBacking::changing_fd() const { return claim_fd_ >= 0 ? claim_fd_ : curre
 Status HostBacking::change_and_grow(int mode, std::uint64_t offset, std::uint64_t length, bool keep_size,
                                     const char* operation) {
   const int fd = changing_fd();
-  const bool grows = !keep_size && !fixed_size() && offset + length > size();
+  const std::uint64_t old_size = size();
+  const bool grows = !keep_size && !fixed_size() && offset + length > old_size;
   const int size_flag = keep_size || grows ? FALLOC_FL_KEEP_SIZE : 0;
   const bool done =
       fallocate_again(fd, mode | size_flag, offset, length) && (!grows || fallocate_again(fd, 0, offset, length));
   const Status status = done ? Status{} : refused(operation);
+  forget(grows ? std::min(offset, old_size) : offset, offset + length);
   if (!keep_size) follow_growth(offset + length);
   return status;
 }
@@ -108,7 +109,9 @@ Status HostBacking::zero(std::uint64_t offset, std::uint64_t length, bool keep_s
   // Room first, too: hosts zero some of the range before they notice that there is none for the holes in the rest.
   if (!fixed_size() && offset < size() && !fallocate_again(current_fd(), FALLOC_FL_KEEP_SIZE, offset, length) &&
       errno != EOPNOTSUPP) {
-    return refused("zero a range here");
+    const Status status = refused("zero a range here");
+    forget(offset, offset + length);
+    return status;
   }
   return change_and_grow(FALLOC_FL_ZERO_RANGE, offset, length, keep_size, "zero a range here");
 }
@@ -122,6 +125,7 @@ Status HostBacking::unshare(std::uint64_t offset, std::uint64_t length) {
 Status HostBacking::shift(int mode, std::uint64_t offset, std::uint64_t length, const char* operation) {
   const int rc = ::fallocate(current_fd(), mode, static_cast<off_t>(offset), static_cast<off_t>(length));
   const Status status = rc == 0 ? Status{} : refused(operation);
+  forget(offset, UINT64_MAX);
   follow_size();
   return status;
 }
@@ -150,6 +154,8 @@ Status HostBacking::clone(Backing& source, std::uint64_t from, std::uint64_t off
     rc = ioctl(current_fd(), FICLONERANGE, &request);
   } while (rc != 0 && errno == EINTR);
   const Status status = rc == 0 ? Status{} : refused("share these blocks");
+  other->forget(from, from + length);
+  forget(std::min(offset, size()), offset + length);
   follow_growth(offset + length);
   return status;
 }
@@ -168,6 +174,10 @@ Result<std::uint64_t> HostBacking::dedupe(Backing& source, std::uint64_t from, s
   std::uint64_t done = 0;
   while (done < asked) {
     const std::int64_t n = dedupe_some(other->current_fd(), from + done, current_fd(), offset + done, asked - done);
+    const int errnum = errno;
+    other->forget(from + done, from + asked);
+    forget(offset + done, offset + asked);
+    errno = errnum;
     if (n < 0 && errno == EINTR) continue;
     if (n < 0 && done == 0 && errno == EBADE) return fail_with(EBADE, "the two ranges hold different bytes");
     if (n < 0 && done == 0) return refused("share these blocks");
@@ -190,7 +200,10 @@ Status HostBacking::exchange(Backing& other, std::uint64_t at, std::uint64_t off
   request.file2_offset = offset;
   request.length = length;
   const int rc = ioctl(current_fd(), kExchangeRange, &request);
-  return rc == 0 ? Status{} : refused("exchange these ranges");
+  const Status status = rc == 0 ? Status{} : refused("exchange these ranges");
+  file->forget(at, at + length);
+  forget(offset, offset + length);
+  return status;
 }
 
 // Nobody uses the position of our descriptors.

@@ -157,8 +157,8 @@ class PlainFile {
 // The same, under a backing that may write (or not), with a plain descriptor beside it for looking.
 class BackedFile {
  public:
-  BackedFile(const std::string& path, std::string_view bytes, int flags = O_RDWR)
-      : plain_(path, bytes, O_RDONLY), backing_(HostOptions{.stats = &stats_}) {
+  BackedFile(const std::string& path, std::string_view bytes, int flags = O_RDWR, WrittenMap* written_map = nullptr)
+      : plain_(path, bytes, O_RDONLY), backing_(HostOptions{.stats = &stats_, .written_map = written_map}) {
     auto files = open_host_path(path.c_str(), flags, 0);
     EXPECT_TRUE(files.ok()) << path << ": " << std::strerror(files.errnum());
     EXPECT_TRUE(backing_.attach(files.take(), flags == O_RDWR).ok());
@@ -182,11 +182,8 @@ class BackedFile {
     bytes.resize(backing_.size());
     return bytes;
   }
-
- private:
-  // Through memory that direct I/O takes.
-  void transfer(IoOp op, std::uint64_t offset, char* bytes, std::size_t count) {
-    if (count == 0) return;
+  // One request, through memory that direct I/O takes; what it returned.
+  std::int64_t move(IoOp op, IoPath path, std::uint64_t offset, char* bytes, std::size_t count) {
     const std::size_t room = round_up(count, kPageSize);
     const std::unique_ptr<char, decltype(&std::free)> memory(static_cast<char*>(std::aligned_alloc(kPageSize, room)),
                                                              &std::free);
@@ -194,15 +191,23 @@ class BackedFile {
     const iovec vector{memory.get(), count};
     Request request;
     request.op = op;
+    request.path = path;
     request.offset = offset;
     request.buffers = std::span(&vector, 1);
     Request* const list[] = {&request};
     backing_.device().execute(list);
+    if (op == IoOp::read) std::memcpy(bytes, memory.get(), count);
+    return request.result;
+  }
+
+ private:
+  void transfer(IoOp op, std::uint64_t offset, char* bytes, std::size_t count) {
+    if (count == 0) return;
+    const std::int64_t result = move(op, IoPath::any, offset, bytes, count);
     if (op == IoOp::write) {
-      EXPECT_EQ(request.result, static_cast<std::int64_t>(count)) << "written at " << offset;
+      EXPECT_EQ(result, static_cast<std::int64_t>(count)) << "written at " << offset;
     } else {
-      EXPECT_GE(request.result, static_cast<std::int64_t>(backing_.size() - offset)) << "read at " << offset;
-      std::memcpy(bytes, memory.get(), count);
+      EXPECT_GE(result, static_cast<std::int64_t>(backing_.size() - offset)) << "read at " << offset;
     }
   }
 

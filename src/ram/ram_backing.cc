@@ -16,10 +16,11 @@ constexpr unsigned char kPoison = 0xdb;
 
 }  // namespace
 
-RamStore::RamStore(unsigned block_size, std::uint64_t max_blocks)
+RamStore::RamStore(unsigned block_size, std::uint64_t max_blocks, const RamOptions& options)
     : block_size_(block_size),
       max_blocks_(max_blocks),
-      memory_(MemoryDeviceOptions{.max_size = max_blocks * block_size}),
+      no_unwritten_(options.no_unwritten),
+      memory_(MemoryDeviceOptions{.max_size = max_blocks * block_size, .direct_alignment = options.direct_alignment}),
       mutex_(ram_lock_class) {
   CHECK(is_aligned(block_size, 512) && block_size <= kPageSize && (block_size & (block_size - 1)) == 0);
 }
@@ -162,8 +163,15 @@ Result<Extent> RamBacking::prepare(std::uint64_t offset, std::uint64_t length) {
 Status RamBacking::commit(std::uint64_t offset, std::uint64_t length, std::uint64_t end_of_file) {
   MutexLock lock(store_.mutex_);
   const std::uint64_t unit = store_.block_size_;
-  for (std::uint64_t at = offset / unit; at < (offset + length) / unit; ++at) {
-    if (const auto pending = pending_.find(at); pending != pending_.end()) {
+  const std::uint64_t end = offset + length;
+  for (std::uint64_t at = offset / unit; at * unit < end; ++at) {
+    if (at * unit < offset || (at + 1) * unit > end) {
+      // In place; what an earlier failed write left prepared is older.
+      const auto block = blocks_.find(at);
+      CHECK(block != blocks_.end());
+      CHECK(block->second.written);
+      CHECK(!store_.shared_locked(block->second.number));
+    } else if (const auto pending = pending_.find(at); pending != pending_.end()) {
       const auto old = blocks_.find(at);
       if (old != blocks_.end()) store_.free_locked(old->second.number);
       blocks_[at] = Block{pending->second.number, true};
@@ -172,7 +180,7 @@ Status RamBacking::commit(std::uint64_t offset, std::uint64_t length, std::uint6
       blocks_.at(at).written = true;
     }
   }
-  size_ = std::max(size_, std::min(offset + length, end_of_file));
+  size_ = std::max(size_, std::min(end, end_of_file));
   return {};
 }
 

@@ -20,11 +20,17 @@
 
 namespace quire {
 
+struct RamOptions {
+  unsigned direct_alignment = 512;  // of direct_only requests; 0: takes none
+  bool no_unwritten = false;        // as hosts that fill holes in the reader's view: write_through shows poison first
+};
+
 class RamStore {
  public:
   // block_size: a power of two, 512 to kPageSize. use_device may put another device
   // (a faulty one) before the store's memory; it must lead there.
-  explicit RamStore(unsigned block_size, std::uint64_t max_blocks = std::uint64_t{1} << 24);
+  explicit RamStore(unsigned block_size, std::uint64_t max_blocks = std::uint64_t{1} << 24,
+                    const RamOptions& options = {});
 
   unsigned block_size() const { return block_size_; }
   MemoryDevice& memory() { return memory_; }
@@ -48,6 +54,7 @@ class RamStore {
 
   const unsigned block_size_;
   const std::uint64_t max_blocks_;
+  const bool no_unwritten_;
   MemoryDevice memory_;
   Device* device_ = &memory_;
   mutable Mutex mutex_;
@@ -66,9 +73,14 @@ class RamBacking final : public Backing {
   bool fixed_size() const override { return false; }
   unsigned block_size() const override { return store_.block_size(); }
   unsigned write_alignment() const override { return store_.block_size(); }
+  unsigned direct_alignment() const override { return store_.memory_.direct_alignment(); }
   Result<Extent> map(std::uint64_t offset, std::uint64_t length) override;
   Result<Extent> prepare(std::uint64_t offset, std::uint64_t length) override;
   Status commit(std::uint64_t offset, std::uint64_t length, std::uint64_t end_of_file) override;
+  bool unwritten_extents() const override { return !store_.no_unwritten_; }  // ram_holes.cc
+  bool begin_direct(DirectHold& hold, bool wait) override;
+  void end_direct(DirectHold& hold) override;
+  Status write_through(std::uint64_t offset, std::span<const iovec> buffers) override;
   Status set_size(std::uint64_t size) override;
   // ram_ranges.cc and ram_sharing.cc; on failure nothing has changed.
   Status allocate(std::uint64_t offset, std::uint64_t length, bool keep_size) override;
@@ -97,6 +109,8 @@ class RamBacking final : public Backing {
     std::uint64_t first, end;
   };
 
+  Status write_blocks(std::uint64_t offset, std::span<const iovec> buffers);
+  Status show_holes(BlockRange range, std::vector<std::uint64_t>* made);
   BlockRange touched(std::uint64_t offset, std::uint64_t length) const;  // the blocks that hold a byte of it
   bool aligned(std::uint64_t bytes) const { return is_aligned(bytes, store_.block_size_); }
   void drop_locked(BlockMap& blocks, std::uint64_t first, std::uint64_t end = UINT64_MAX) REQUIRES(store_.mutex_);
@@ -123,6 +137,7 @@ class RamBacking final : public Backing {
   std::uint64_t size_ GUARDED_BY(store_.mutex_) = 0;
   BlockMap blocks_ GUARDED_BY(store_.mutex_);   // what the file reads as
   BlockMap pending_ GUARDED_BY(store_.mutex_);  // prepared, not committed
+  HoleLock holes_;                              // without unwritten extents
 };
 
 }  // namespace quire

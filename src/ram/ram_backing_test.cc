@@ -69,6 +69,38 @@ TEST_P(Ram, AFailedWriteIsPreparedAgainInPlace) {
   EXPECT_EQ(store.blocks_in_use(), 1U);
 }
 
+// Bytes within a block go where the file reads them, and are committed alone; whole blocks between them are prepared.
+TEST_P(Ram, PartsOfBlocksAreWrittenInPlace) {
+  put(file, 0, 4, 0x11);
+  write(file, 0, 4, 0x22);  // failed: prepared elsewhere or in place
+  RamBacking other(store);
+  ASSERT_TRUE(other.clone(file, 0, 0, 4 * unit()).ok());
+  write(file, 0, 4, 0x33);  // shared, so elsewhere; fails, too
+  ASSERT_TRUE(other.set_size(0).ok());
+  EXPECT_FALSE(file.map_exact(0, unit()).value().shared);
+  const std::uint64_t half = unit() / 2;
+  const auto edge = file.map_exact(half, half);
+  ASSERT_EQ(edge.value().kind, ExtentKind::written);
+  store.memory().fill(edge.value().address, half, 0x44);
+  write(file, 1, 2, 0x44);
+  store.memory().fill(file.map_exact(3 * unit(), 1).value().address, 1, 0x44);
+  ASSERT_TRUE(file.commit(half, half + 2 * unit() + 1, UINT64_MAX).ok());
+  EXPECT_EQ(file.size(), 4 * unit());
+  std::vector<unsigned char> wanted(4 * unit(), 0x44);
+  std::fill_n(wanted.begin(), half, static_cast<unsigned char>(0x22));
+  std::fill(wanted.begin() + static_cast<long>(3 * unit() + 1), wanted.end(), static_cast<unsigned char>(0x22));
+  EXPECT_EQ(image(file), wanted);
+}
+
+TEST_P(Ram, APartOfTheLastBlockGrowsTheFile) {
+  put(file, 0, 1, 0x11);
+  ASSERT_TRUE(file.set_size(7).ok());
+  store.memory().fill(file.map_exact(0, 1).value().address, 9, 0x22);
+  ASSERT_TRUE(file.commit(0, 9, UINT64_MAX).ok());
+  EXPECT_EQ(file.size(), 9u);
+  EXPECT_EQ(image(file), std::vector<unsigned char>(9, 0x22));
+}
+
 TEST_P(Ram, RewritesInPlace) {
   put(file, 0, 4, 1);
   const std::uint64_t address = file.map(unit(), unit()).value().address;

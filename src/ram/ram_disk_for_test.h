@@ -18,8 +18,9 @@
 namespace quire::testing_support {
 
 struct RamDisk {
-  explicit RamDisk(unsigned block_size, std::uint64_t max_blocks = std::uint64_t{1} << 17, std::uint64_t seed = 1)
-      : store(block_size, max_blocks), device(store.memory(), seed) {
+  explicit RamDisk(unsigned block_size, std::uint64_t max_blocks = std::uint64_t{1} << 17, std::uint64_t seed = 1,
+                   const RamOptions& options = {})
+      : store(block_size, max_blocks, options), device(store.memory(), seed) {
     store.use_device(device);
   }
 
@@ -87,6 +88,8 @@ class OddBacking final : public Backing {
   bool fixed_size() const override { return is_fixed.load(memory_order_acquire); }
   unsigned block_size() const override { return inner_->block_size(); }
   unsigned write_alignment() const override { return inner_->write_alignment(); }
+  void cut_back(std::uint64_t size) override { inner_->cut_back(size); }
+  unsigned direct_alignment() const override { return inner_->direct_alignment(); }
 
   Result<Extent> map(std::uint64_t offset, std::uint64_t length) override {
     if (const int errnum = map_errnum.load(memory_order_acquire); errnum != 0) return fail(errnum);
@@ -111,6 +114,12 @@ class OddBacking final : public Backing {
   Status commit(std::uint64_t offset, std::uint64_t length, std::uint64_t end_of_file) override {
     if (const int errnum = commit_errnum.load(memory_order_acquire); errnum != 0) return fail(errnum);
     return inner_->commit(offset, length, end_of_file);
+  }
+  bool unwritten_extents() const override { return inner_->unwritten_extents(); }
+  bool begin_direct(DirectHold& hold, bool wait) override { return inner_->begin_direct(hold, wait); }
+  void end_direct(DirectHold& hold) override { inner_->end_direct(hold); }
+  Status write_through(std::uint64_t offset, std::span<const iovec> buffers) override {
+    return inner_->write_through(offset, buffers);
   }
   Status set_size(std::uint64_t size) override {
     if (const int errnum = set_size_errnum.load(memory_order_acquire); errnum != 0) return fail(errnum);

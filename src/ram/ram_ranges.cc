@@ -93,6 +93,7 @@ void RamBacking::zero_part_locked(BlockMap::value_type& block, std::uint64_t off
 }
 
 Status RamBacking::allocate(std::uint64_t offset, std::uint64_t length, bool keep_size) {
+  if (!unwritten_extents()) return Backing::allocate(offset, length, keep_size);
   MutexLock lock(store_.mutex_);
   const BlockRange range = touched(offset, length);
   QUIRE_TRY(make_room_locked(range, holes_locked(range)));
@@ -126,6 +127,7 @@ Status RamBacking::punch(std::uint64_t offset, std::uint64_t length) {
 }
 
 Status RamBacking::zero(std::uint64_t offset, std::uint64_t length, bool keep_size) {
+  if (!unwritten_extents()) return Backing::zero(offset, length, keep_size);
   MutexLock lock(store_.mutex_);
   const std::uint64_t unit = store_.block_size_;
   const std::uint64_t end = offset + length;

@@ -56,7 +56,8 @@ void lock_detach(const void* lock);               // the holder becomes asynchro
 void lock_adopt(const void* lock);                // after lock_detach: this thread acts for the holder from here on
 void lock_released_async(const void* lock);       // by any thread, after lock_detach (and lock_adopt, if by this one)
 bool lock_held_by_me(const void* lock);           // for assertions
-void lock_assert_none_held(const char* where);    // before waits that must come before any lock
+// Before waits that must come before any lock, but for those of one class.
+void lock_assert_none_held(const char* where, LockClass* but = nullptr);
 // Tests: the report goes to the handler instead of standard error and abort; null restores. Returns the old one.
 using LockReportHandler = void (*)(const std::string& report);
 LockReportHandler set_lock_report_handler(LockReportHandler handler);
@@ -68,7 +69,7 @@ inline void lock_detach(const void*) {}
 inline void lock_adopt(const void*) {}
 inline void lock_released_async(const void*) {}
 inline bool lock_held_by_me(const void*) { return true; }
-inline void lock_assert_none_held(const char*) {}
+inline void lock_assert_none_held(const char*, LockClass* = nullptr) {}
 #endif
 
 }  // namespace quire

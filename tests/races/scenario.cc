@@ -15,16 +15,19 @@ TestFile& World::add_file(const std::string& bytes) {
   return *files_.back();
 }
 
-std::string World::read(std::size_t number, std::uint64_t offset, std::size_t count) {
-  std::string bytes(count, '?');
-  const ssize_t n = file(number).read(bytes.data(), count, offset);
+std::string World::read(std::size_t number, std::uint64_t offset, std::size_t count, unsigned flags) {
+  // What goes to the device itself depends on alignment, and a schedule must not depend on addresses.
+  const AlignedBytes bytes(round_up(count, kPage));
+  std::memset(bytes.data(), '?', count);
+  const ssize_t n = file(number).read(bytes.data(), count, offset, flags);
   if (n < 0) return "error " + std::to_string(-n);
-  bytes.resize(static_cast<std::size_t>(n));
-  return bytes;
+  return std::string(bytes.data(), static_cast<std::size_t>(n));
 }
 
 int World::write(std::size_t number, std::uint64_t offset, const std::string& bytes, unsigned flags) {
-  const ssize_t n = file(number).write(bytes.data(), bytes.size(), offset, flags);
+  const AlignedBytes aligned(round_up(bytes.size(), kPage));
+  std::memcpy(aligned.data(), bytes.data(), bytes.size());
+  const ssize_t n = file(number).write(aligned.data(), bytes.size(), offset, flags);
   if (n < 0) return static_cast<int>(-n);
   return static_cast<std::size_t>(n) == bytes.size() ? 0 : EIO;
 }

@@ -21,6 +21,7 @@
 
 namespace quire::races {
 
+using testing_support::AlignedBytes;
 using testing_support::OddBacking;
 using testing_support::RamDisk;
 using testing_support::TestCache;
@@ -61,7 +62,7 @@ class World {
   OddBacking& backing(std::size_t number) { return *backings_[number]; }
 
   // What a read of count bytes at offset returns ("error ERRNO" if it fails).
-  std::string read(std::size_t number, std::uint64_t offset, std::size_t count);
+  std::string read(std::size_t number, std::uint64_t offset, std::size_t count, unsigned flags = 0);
   // 0 or an errno; a short write fails.
   int write(std::size_t number, std::uint64_t offset, const std::string& bytes, unsigned flags = 0);
   int append(std::size_t number, const std::string& bytes) { return write(number, 0, bytes, kIoAppend); }
