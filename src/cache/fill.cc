@@ -10,6 +10,7 @@
 #include "base/defect.h"
 #include "base/error.h"
 #include "cache/split.h"
+#include "sync/grant.h"
 
 namespace quire {
 
@@ -115,9 +116,10 @@ void FillBatch::settle(std::size_t index, bool ok) {
   if (!has_defect(Defect::fill_uptodate_before_read)) make_uptodate(folio);
 }
 
-int FillBatch::finish() {
-  int first_error = plan_error_;
-  std::array<bool, kMaxFolios> failed{};
+// A failed request fails the folios past what it brought in; the good neighbours are read again by who wants them.
+void FillBatch::look_at_requests() {
+  if (looked_) return;
+  looked_ = true;
   for (std::size_t r = 0; r < request_count_; ++r) {
     const Request& request = requests_[r];
     const std::uint64_t offset = file_offsets_[r];
@@ -130,26 +132,43 @@ int FillBatch::finish() {
                       static_cast<unsigned long long>(backing_size_), static_cast<unsigned long long>(offset + got));
     }
     if (errnum == 0) continue;
-    if (first_error == 0) first_error = errnum;
-    // A failed request fails the folios past what it brought in; the good neighbours are read again by who wants them.
+    if (read_error_ == 0) read_error_ = errnum;
     for (std::size_t i = 0; i < count_; ++i) {
       const std::uint64_t start = folios_[i]->index.load(memory_order_relaxed) << kPageShift;
       if (start < offset + length && offset + got < start + folios_[i]->size_bytes() &&
           offset < start + folios_[i]->size_bytes()) {
-        failed[i] = true;
+        failed_[i] = true;
       }
     }
   }
+}
+
+bool FillBatch::read_well(std::size_t i) {
+  look_at_requests();
+  const std::uint64_t start = folios_[i]->index.load(memory_order_relaxed) << kPageShift;
+  return !failed_[i] && start + folios_[i]->size_bytes() <= planned_to_;
+}
+
+bool FillBatch::is_hole(std::uint64_t offset, std::uint64_t end) const {
+  for (std::size_t r = 0; r < request_count_; ++r) {
+    if (file_offsets_[r] < end && offset < file_offsets_[r] + requests_[r].length()) return false;
+  }
+  return true;
+}
+
+int FillBatch::finish(const FillCheck* check) {
+  look_at_requests();
   std::uint64_t filled = 0;
   for (std::size_t i = 0; i < count_; ++i) {
-    const std::uint64_t start = folios_[i]->index.load(memory_order_relaxed) << kPageShift;
-    const bool ok = !failed[i] && start + folios_[i]->size_bytes() <= planned_to_;
+    const bool ok = read_well(i) && (check == nullptr || check->good(i));
     settle(i, ok);
     filled += ok ? folios_[i]->pages() : 0;
   }
   mapping_.cache.stats.count(Counter::fills, filled);
   mapping_.cache.stats.count(Counter::fill_requests, request_count_);
-  return first_error;
+  if (plan_error_ != 0) return plan_error_;
+  if (read_error_ != 0) return read_error_;
+  return check != nullptr ? check->errnum() : 0;
 }
 
 void FillBatch::detach_locks() {
@@ -168,9 +187,48 @@ void FillBatch::release(bool async) {
   }
 }
 
+namespace {
+
+// Reads what the batch holds, and waits; what is good is uptodate when it returns. The first errno, or 0.
+int read_batch(Mapping& mapping, FillBatch& batch) {
+  batch.plan();
+  std::unique_ptr<FillCheck> check;
+  Grant hashes;
+  bool sent = false;
+  if (mapping.verifier != nullptr) {
+    auto begun = mapping.verifier->begin(batch);
+    if (!begun.ok()) return begun.errnum();
+    check = begun.take();
+    hashes.reset();
+    sent = check->has_reads();
+    if (sent) check->send([](void* grant) { static_cast<Grant*>(grant)->give(); }, &hashes);
+  }
+  if (!batch.requests().empty()) mapping.backing->device().execute(batch.requests());
+  if (sent) hashes.wait();
+  if (check != nullptr) check->verify(batch, true);
+  return batch.finish(check.get());
+}
+
+// What is verified together is best filled together.
+void widen_to_units(const Mapping& mapping, std::uint64_t* first, std::uint64_t* last) {
+  const std::uint64_t pages = mapping.verifier != nullptr ? mapping.verifier->unit_pages() : 1;
+  if (pages == 1) return;
+  const std::uint64_t size = mapping.size.load(memory_order_acquire);
+  const std::uint64_t file_last = size == 0 ? 0 : (size - 1) >> kPageShift;
+  *first = round_down(*first, pages);
+  *last = std::max(*last, std::min(round_up(*last + 1, pages) - 1, file_last));
+}
+
+}  // namespace
+
 Result<Filled> fill_range(Mapping& mapping, std::uint64_t first, std::uint64_t last, FrameReservation& frames,
                           const CacheContext& context, unsigned order, std::uint64_t mark_page) {
   DCHECK(frames.count() != 0);
+  const std::uint64_t wanted = first;
+  // Not where frames are so few that the first page wanted might not be reached.
+  if (mapping.verifier != nullptr && frames.count() >= mapping.verifier->unit_pages()) {
+    widen_to_units(mapping, &first, &last);
+  }
   RangeGuard instantiate(mapping.invalidate);
   const bool covered = context.covers(first, last) && !has_defect(Defect::nested_fill_locks_again);
   if (!covered && !has_defect(Defect::fill_without_instantiate)) instantiate.acquire(first, last, kInstantiate);
@@ -178,15 +236,13 @@ Result<Filled> fill_range(Mapping& mapping, std::uint64_t first, std::uint64_t l
   const int inserted = batch.insert(first, last, frames, order, mark_page, context.owner);
   if (batch.count() == 0) {
     if (inserted != 0) return fail_with(inserted, "no memory for the index of the cache");
-    return Filled{nullptr, first};
+    return Filled{nullptr, wanted};
   }
-  batch.plan();  // its error, too, is told by who wants the folio
-  if (!batch.requests().empty()) mapping.backing->device().execute(batch.requests());
-  batch.finish();
+  read_batch(mapping, batch);  // an error is told by who wants the folio
   Filled filled;
   const Folio& last_filled = batch.folio(batch.count() - 1);
   filled.end = last_filled.index.load(memory_order_relaxed) + last_filled.pages();
-  if (batch.folio(0).index.load(memory_order_relaxed) == first) {
+  if (batch.folio(0).index.load(memory_order_relaxed) == wanted) {
     filled.first = &batch.folio(0);
     filled.first->refs.fetch_add(1, memory_order_relaxed);  // besides the batch's, which goes now
   }
@@ -197,6 +253,7 @@ Result<Filled> fill_range(Mapping& mapping, std::uint64_t first, std::uint64_t l
 Status wait_uptodate(Mapping& mapping, Folio& folio, std::uint64_t page, const CacheContext& context) {
   if (folio.has(kUptodate)) return {};
   mapping.cache.stats.count(Counter::fills_joined);
+  if (mapping.verifier != nullptr) mapping.verifier->help(folio);
   wait_folio_unlocked(folio);
   if (folio.has(kUptodate)) return {};
   // Its fill failed, or nobody has filled it yet: our turn.
@@ -212,10 +269,7 @@ Status wait_uptodate(Mapping& mapping, Folio& folio, std::uint64_t page, const C
   } else if (!folio.has(kUptodate)) {
     FillBatch batch(mapping);
     batch.adopt(folio);
-    errnum = batch.plan();
-    if (!batch.requests().empty()) mapping.backing->device().execute(batch.requests());
-    const int finished = batch.finish();
-    if (errnum == 0) errnum = finished;
+    errnum = read_batch(mapping, batch);
   }
   unlock_folio(folio);
   if (errnum != 0) return fail(errnum);
@@ -224,32 +278,48 @@ Status wait_uptodate(Mapping& mapping, Folio& folio, std::uint64_t page, const C
 
 void ahead_ended(Mapping& mapping) {
   PageCache& cache = mapping.cache;
+  cache.ahead_leaving.fetch_add(1, memory_order_relaxed);
   // The release pairs with drain_ahead's acquire: all that the completion did comes before the mapping's end.
   if (mapping.ahead.fetch_sub(1, memory_order_release) == 1) cache.ahead_queue.wake_all();
+  cache.ahead_leaving.fetch_sub(1, memory_order_release);  // pairs with the cache's end
 }
 
 namespace {
 
 // A window or a piece that somebody waits for, in flight: owns its batch and its hold on the invalidate lock until the
 // last request is done.
-struct AheadFill {
+struct AheadFill final : PendingFill {
   explicit AheadFill(Mapping& m) : mapping(m), batch(m) { mapping.cache.charge_prefetch(kBytes); }
   ~AheadFill() { mapping.cache.charge_prefetch(-kBytes); }
   static const std::int64_t kBytes;
   Mapping& mapping;
   RangeRequest instantiate;
   FillBatch batch;
-  Atomic<std::uint32_t> left;
+  std::unique_ptr<FillCheck> check;
+  Atomic<std::uint32_t> left;      // of the batch's requests and, as one, the check's
   void (*ended)(void*) = nullptr;  // who waits, if anybody does
   void* argument = nullptr;
 
   // On quire's I/O thread: records and releases, waits for nothing.
   static void request_done(Request& request) {
     AheadFill* fill = static_cast<AheadFill*>(request.context);
-    if (fill->left.fetch_sub(1, memory_order_acq_rel) == 1) fill->complete();
+    fill->one_done();
   }
-  void complete() {
-    batch.finish();  // what failed stays unfilled; its reader tries again and gets the error
+  static void hashes_done(void* argument) { static_cast<AheadFill*>(argument)->one_done(); }
+  void one_done() {
+    if (left.fetch_sub(1, memory_order_acq_rel) != 1) return;
+    if (check == nullptr) return end();
+    std::size_t pages = 0;
+    for (std::size_t i = 0; i < batch.count(); ++i) pages += batch.folio(i).pages();
+    mapping.verifier->run_later(*this, pages);
+  }
+  bool try_to_end() override {
+    if (!check->verify(batch, false)) return false;
+    end();
+    return true;
+  }
+  void end() {
+    batch.finish(check.get());  // what failed stays unfilled; its reader tries again and gets the error
     batch.release(true);
     mapping.invalidate.unlock(instantiate);
     Mapping& filled = mapping;
@@ -280,20 +350,32 @@ void drain_ahead(Mapping& mapping) {
 
 namespace {
 
-// Submits what a batch has planned; complete() deletes it.
+// Submits what a batch has planned; end() deletes it.
 void submit_ahead(std::unique_ptr<AheadFill> fill) {
   Mapping& mapping = fill->mapping;
   const auto requests = fill->batch.requests();
+  FillCheck* const check = fill->check.get();
   fill->batch.detach_locks();
   mapping.invalidate.detach(fill->instantiate);
-  fill->left.store(static_cast<std::uint32_t>(requests.size()), memory_order_relaxed);
   for (Request* request : requests) {
     request->context = fill.get();
     request->done = &AheadFill::request_done;
   }
   ahead_begun(mapping);
-  static_cast<void>(fill.release());
-  mapping.backing->device().submit(requests);
+  AheadFill* const sent = fill.release();
+  if (check == nullptr) {
+    sent->left.store(static_cast<std::uint32_t>(requests.size()), memory_order_relaxed);
+    return mapping.backing->device().submit(requests);
+  }
+  check->detach_locks();
+  // One is ours, until all is sent. The hashes go first: whoever waits for the data waits for them, too.
+  sent->left.store(static_cast<std::uint32_t>(requests.size()) + 1, memory_order_relaxed);
+  if (check->has_reads()) {
+    sent->left.fetch_add(1, memory_order_relaxed);
+    check->send(&AheadFill::hashes_done, sent);
+  }
+  if (!requests.empty()) mapping.backing->device().submit(requests);
+  sent->one_done();
 }
 
 // Submits the absent pages of [first, last]. False: the lock was not to be had, and nothing was done.
@@ -309,13 +391,18 @@ bool start_piece(std::unique_ptr<AheadFill> fill, std::uint64_t first, std::uint
   if (batch.count() != 0) {
     filled->inserted = true;
     batch.plan();
+    if (mapping.verifier != nullptr) {
+      auto begun = mapping.verifier->begin(batch);
+      if (begun.ok()) fill->check = begun.take();
+    }
   }
-  if (!batch.requests().empty()) {
+  if (mapping.verifier == nullptr ? !batch.requests().empty() : fill->check != nullptr) {
     filled->submitted = true;
     submit_ahead(std::move(fill));
     return true;
   }
-  if (batch.count() != 0) batch.finish();  // all holes, or not to be mapped
+  // All holes, or not to be mapped. What cannot be verified for want of memory is filled by who wants it.
+  if (batch.count() != 0 && mapping.verifier == nullptr) batch.finish(nullptr);
   batch.release(false);
   mapping.invalidate.unlock(fill->instantiate);
   return true;
@@ -325,8 +412,10 @@ bool start_piece(std::unique_ptr<AheadFill> fill, std::uint64_t first, std::uint
 
 AheadFilled fill_for(Mapping& mapping, const ReadRange& wanted, std::uint32_t owner, void (*ended)(void*),
                      void* argument) {
-  AheadFilled filled{wanted.first};
-  const std::uint64_t pages = std::min<std::uint64_t>(wanted.last - wanted.first + 1, FillBatch::kMaxPages);
+  std::uint64_t first = wanted.first, last = wanted.last;
+  widen_to_units(mapping, &first, &last);
+  AheadFilled filled{first};
+  const std::uint64_t pages = std::min<std::uint64_t>(last - first + 1, FillBatch::kMaxPages);
   FrameReservation frames(mapping.cache.pool);
   mapping.cache.try_reserve(frames, static_cast<std::uint32_t>(pages), wanted.order);
   if (frames.count() == 0) return filled;
@@ -335,14 +424,14 @@ AheadFilled fill_for(Mapping& mapping, const ReadRange& wanted, std::uint32_t ow
   fill->ended = ended;
   fill->argument = argument;
   std::uint64_t mark_page = wanted.mark_page;
-  start_piece(std::move(fill), wanted.first, wanted.first + pages - 1, frames, wanted.order, &mark_page, owner,
-              &filled);
+  start_piece(std::move(fill), first, first + pages - 1, frames, wanted.order, &mark_page, owner, &filled);
   return filled;
 }
 
 AheadFilled fill_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last, unsigned order,
                        std::uint64_t mark_page, std::uint32_t owner) {
   PageCache& cache = mapping.cache;
+  widen_to_units(mapping, &first, &last);
   AheadFilled filled{first};
   const std::uint64_t most = std::min<std::uint64_t>(last - first + 1, cache.ahead.limit());
   const std::uint32_t granted = cache.ahead.take(static_cast<std::uint32_t>(most));

@@ -2,14 +2,17 @@
 //
 // A batch holds the invalidate lock (instantiate) over its pages from before it inserts a folio until the folio is
 // uptodate or has failed: no folio can be instantiated over blocks that a range operation is freeing. Its folios are
-// inserted locked and odd; others find them and wait for the folio lock.
+// inserted locked and odd; others find them and wait for the folio lock. Of a mapping with a verifier they are verified
+// before they are uptodate (verifier.h).
 // Locks: invalidate (instantiate, unless the context covers it) > folio (the batch's new ones, ascending) > backing.
 #pragma once
 
 #include <array>
+#include <bitset>
 #include <cstdint>
 
 #include "cache/mapping.h"
+#include "cache/verifier.h"
 #include "quire/result.h"
 
 namespace quire {
@@ -38,19 +41,26 @@ class FillBatch {
   // One folio that is in the mapping but failed before: locked and referenced by the caller, given back so.
   void adopt(Folio& folio) { folios_[count_++] = &folio; }
 
+  Backing& backing() const { return *mapping_.backing; }
   std::size_t count() const { return count_; }
   Folio& folio(std::size_t i) { return *folios_[i]; }
   // Maps the folios and builds device requests. Holes are zeroed here. An errno if the backing cannot map.
   int plan();
   std::span<Request* const> requests() const { return {request_list_.data(), request_count_}; }
-  // All requests are done: folios become uptodate, or stay as they are where theirs failed. The first errno, or 0.
-  int finish();
+  // All requests are done. What is good for that folio alone?
+  bool read_well(std::size_t i);
+  // Was nothing of [offset, end) read, so that it is zeros? Bytes in the file, of its folios.
+  bool is_hole(std::uint64_t offset, std::uint64_t end) const;
+  // Folios become uptodate, or stay as they are where theirs failed, or the check (may be null) says so. The first
+  // errno, or 0.
+  int finish(const FillCheck* check);
   // Unlocks the folios and drops the batch's references. `async`: the locks were detached.
   void release(bool async);
   void detach_locks();
 
  private:
   bool add_request(const Extent& extent, std::size_t* at);
+  void look_at_requests();
   void settle(std::size_t index, bool ok);
 
   Mapping& mapping_;
@@ -62,6 +72,9 @@ class FillBatch {
   std::uint64_t backing_size_ = 0;  // when planned: past it is zero
   std::uint64_t planned_to_ = 0;    // folios from here on (bytes) have no request: they stay unfilled
   int plan_error_ = 0;
+  bool looked_ = false;  // the next two are known
+  int read_error_ = 0;   // of the first request that failed
+  std::bitset<kMaxFolios> failed_;
   std::array<Folio*, kMaxFolios> folios_;
   union {
     Request requests_[kMaxRequests];  // made as they are needed: a fill of one folio needs one

@@ -57,6 +57,7 @@ struct AskedWriteback {
   }
 };
 
+class FillVerifier;
 struct View;
 
 // The mapped views of a file; views.h has the rules.
@@ -115,6 +116,8 @@ struct Mapping {
   std::int64_t retry_after_ns = 0;  // the flusher's own: when a failing file is tried again
 
   MappingViews views;
+
+  FillVerifier* verifier = nullptr;  // set while no folio is here, and the owner's; null: bytes are taken as they are
 
   Atomic<std::uint64_t> ghost_count;  // value entries in the index; written under its mutex
   MappingLink ghost_link;             // of the list of mappings with ghosts

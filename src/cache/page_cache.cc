@@ -56,6 +56,7 @@ PageCache::~PageCache() {
   flusher_.reset();
   pool.registered_with(nullptr);
   io_thread.reset();
+  while (ahead_leaving.load(memory_order_acquire) != 0) thread_yield();  // of devices with threads of their own
   if (pool.frames() != 0) pool.collect_retired();
   rcu_synchronize();  // index nodes go back to their store
 }

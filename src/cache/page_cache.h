@@ -138,7 +138,8 @@ class PageCache {
   IoStats io_stats;
   XNodeStore nodes;  // of the mappings' xarrays
   std::unique_ptr<IoThread> io_thread;
-  WaitQueue ahead_queue;  // some mapping's last readahead in flight ended
+  WaitQueue ahead_queue;                // some mapping's last readahead in flight ended
+  Atomic<std::uint32_t> ahead_leaving;  // threads that are just saying so, and use the cache for that
   // Places 0 and 1, one for each who copies much between views and files (fs): before every lock but those of the API,
   // held over I/O.
   RangeLock bounce_turn;

@@ -55,7 +55,12 @@ constexpr const char* kNames[] = {"miss_absent",
                                   "view_stores",
                                   "view_parked",
                                   "view_runs",
-                                  "view_resets"};
+                                  "view_resets",
+                                  "verity_blocks",
+                                  "verity_hash_blocks",
+                                  "verity_hash_reads",
+                                  "verity_late_hash_reads",
+                                  "verity_failures"};
 static_assert(sizeof(kNames) / sizeof(kNames[0]) == static_cast<std::size_t>(Counter::count));
 
 }  // namespace

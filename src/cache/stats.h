@@ -56,12 +56,17 @@ enum class Counter : std::uint8_t {
   direct_cached,   // direct writes that went through it
   direct_retries,  // that found it otherwise under the locks
   async_submitted,
-  async_queued,  // of those: run by a worker, which could wait
-  view_faults,   // touches of pages of views that were not there
-  view_stores,   // first stores to pages of views since they were written back
-  view_parked,   // of both, those that had to wait for something
-  view_runs,     // of pages, placed in views
-  view_resets,   // parts of views made blank, to have fewer mappings
+  async_queued,            // of those: run by a worker, which could wait
+  view_faults,             // touches of pages of views that were not there
+  view_stores,             // first stores to pages of views since they were written back
+  view_parked,             // of both, those that had to wait for something
+  view_runs,               // of pages, placed in views
+  view_resets,             // parts of views made blank, to have fewer mappings
+  verity_blocks,           // of data, verified
+  verity_hash_blocks,      // of hash trees, verified
+  verity_hash_reads,       // device requests for them
+  verity_late_hash_reads,  // of those: sent after the data that they are for had come
+  verity_failures,         // blocks of either that did not verify
   count
 };
 

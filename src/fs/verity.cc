@@ -1,0 +1,108 @@
+// A verified file: its tree's mapping, hashers, and what is told of bad blocks. See verity.h.
+#include "fs/verity.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <new>
+
+#include "base/error.h"
+#include "cache/fill.h"
+#include "cache/invalidate.h"
+#include "fs/verity_window.h"
+#include "verity/sidecar.h"
+
+namespace quire {
+namespace {
+
+constinit LockClass hashers_class{"verity hashers"};
+// A fill of so few pages is hashed by the thread that finds it read: a hand-over costs as much.
+constexpr std::size_t kPagesAtOnce = 4;
+constexpr std::size_t kHashersKept = 16;
+constexpr std::uint64_t kLogged = 32;  // bad blocks of one file; further ones are counted
+
+}  // namespace
+
+Result<std::unique_ptr<FileVerity>> FileVerity::create(PageCache& cache, Workers& workers, std::uint64_t tree_id,
+                                                       VeritySource source) {
+  auto hasher = verity::BlockHasher::create(source.parameters);
+  QUIRE_TRY(hasher);
+  QUIRE_TRY(workers.start());
+  std::unique_ptr<FileVerity> made(new (std::nothrow) FileVerity(cache, workers, tree_id, std::move(source)));
+  if (made == nullptr) return fail(ENOMEM);
+  made->prototype_ = hasher.take();
+  return made;
+}
+
+FileVerity::FileVerity(PageCache& cache, Workers& workers, std::uint64_t tree_id, VeritySource source)
+    : source_(std::move(source)),
+      unit_(std::max<std::uint64_t>(kPageSize, source_.parameters.block_size)),
+      tree_(cache, *source_.sidecar, tree_id, source_.sidecar->size()),
+      queue_(workers),
+      hashers_mutex_(hashers_class) {
+  MutexLock lock(hashers_mutex_);
+  hashers_.reserve(kHashersKept);
+}
+
+FileVerity::~FileVerity() { drop_hashes(); }
+
+void FileVerity::drop_hashes() {
+  RangeGuard remove(tree_.invalidate);
+  remove.acquire(0, kRangeEnd, kRemove);
+  remove_folios(tree_, 0, UINT64_MAX);
+}
+
+Result<std::unique_ptr<FillCheck>> FileVerity::begin(FillBatch& batch) {
+  try {
+    auto window = std::make_unique<VerityWindow>(*this);
+    QUIRE_TRY(window->begin(batch));
+    return std::unique_ptr<FillCheck>(std::move(window));
+  } catch (const std::bad_alloc&) {
+    return fail(ENOMEM);
+  }
+}
+
+void FileVerity::run_later(PendingFill& fill, std::size_t pages) {
+  if (pages <= kPagesAtOnce && !source_.at_completion) return queue_.run(fill);
+  queue_.push(fill);
+}
+
+FileVerity::HasherLease::HasherLease(FileVerity& file) : file_(file) {
+  {
+    MutexLock lock(file.hashers_mutex_);
+    if (!file.hashers_.empty()) {
+      hasher_ = std::move(file.hashers_.back());
+      file.hashers_.pop_back();
+      return;
+    }
+  }
+  auto made = file.prototype_.clone();
+  if (made.ok()) hasher_.reset(new (std::nothrow) verity::BlockHasher(made.take()));
+}
+
+FileVerity::HasherLease::~HasherLease() {
+  if (hasher_ == nullptr) return;
+  MutexLock lock(file_.hashers_mutex_);
+  if (file_.hashers_.size() < kHashersKept) file_.hashers_.push_back(std::move(hasher_));  // within its capacity
+}
+
+void FileVerity::tell_bad(bool of_tree, std::uint64_t offset, std::span<const std::uint8_t> expected,
+                          std::span<const char> block, verity::BlockHasher& hasher) {
+  verity::Digest wanted, found;
+  wanted.algorithm = found.algorithm = source_.parameters.algorithm;
+  std::copy(expected.begin(), expected.end(), wanted.bytes.begin());
+  hasher.hash(block, found.view());
+  tree_.cache.stats.count(Counter::verity_failures);
+  const std::uint64_t before = failures_.fetch_add(1, memory_order_relaxed);
+  const char* const where = of_tree ? "hash block" : "block";
+  const char* const of = of_tree ? verity::kSidecarSuffix : "";
+  static_cast<void>(fail_with(EIO, "the %s at byte %llu of %s%s does not verify: its digest is %s, and should be %s",
+                              where, static_cast<unsigned long long>(offset), source_.path.c_str(), of,
+                              to_string(found).c_str(), to_string(wanted).c_str()));
+  if (before >= kLogged) return;
+  std::fprintf(stderr, "quire: %s%s: the %s at byte %llu does not verify: its digest is %s, and should be %s%s\n",
+               source_.path.c_str(), of, where, static_cast<unsigned long long>(offset), to_string(found).c_str(),
+               to_string(wanted).c_str(), before + 1 == kLogged ? " (further ones are only counted)" : "");
+}
+
+}  // namespace quire

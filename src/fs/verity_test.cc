@@ -1,0 +1,206 @@
+// Verified files over memory: what is read is what was hashed, whatever happens to data and tree underneath.
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "fs/verity_test_util.h"
+
+namespace quire {
+namespace {
+
+using testing_support::run_threads;
+using testing_support::TestCache;
+using testing_support::VerityFile;
+using verity::HashAlgorithm;
+using verity::HashParameters;
+
+std::vector<char> noise(std::size_t size, std::uint64_t seed = 1) {
+  std::vector<char> bytes(size);
+  std::uint64_t state = seed;
+  for (char& byte : bytes) {
+    state = state * 6364136223846793005ULL + 1442695040888963407ULL;
+    byte = static_cast<char>(state >> 56);
+  }
+  return bytes;
+}
+
+std::uint64_t counted(TestCache& cache, Counter counter) { return cache.cache.stats.sum(counter); }
+
+struct Case {
+  HashAlgorithm algorithm;
+  std::uint32_t block_size;
+};
+
+class Verity : public ::testing::TestWithParam<Case> {
+ protected:
+  HashParameters parameters() const {
+    HashParameters wanted{GetParam().algorithm, GetParam().block_size, {}};
+    wanted.salt.size = 5;
+    for (int i = 0; i < 5; ++i) wanted.salt.bytes[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(i + 1);
+    return wanted;
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Blocks, Verity,
+                         ::testing::Values(Case{HashAlgorithm::sha256, 4096}, Case{HashAlgorithm::sha256, 1024},
+                                           Case{HashAlgorithm::sha512, 1024}, Case{HashAlgorithm::sha256, 16384},
+                                           Case{HashAlgorithm::sha512, 65536}),
+                         [](const auto& made) {
+                           return std::string(verity::algorithm_name(made.param.algorithm)) + "_" +
+                                  std::to_string(made.param.block_size);
+                         });
+
+TEST_P(Verity, V1_ReadsAsItWas) {
+  for (const std::size_t size : {0UL, 1UL, 4095UL, 4096UL, 4097UL, 70'000UL, 3'000'001UL}) {
+    TestCache cache(1024);
+    const auto content = noise(size, size + 1);
+    VerityFile wanted(cache.cache, content, parameters());
+    EXPECT_EQ(wanted.file().content(), content) << size;
+    EXPECT_EQ(counted(cache, Counter::verity_failures), 0U);
+    EXPECT_EQ(counted(cache, Counter::verity_late_hash_reads), 0U);
+    EXPECT_GE(counted(cache, Counter::verity_blocks) * GetParam().block_size + GetParam().block_size - 1, size);
+  }
+}
+
+// Sizes and places of every kind, of a cache that holds a part of the file only.
+TEST_P(Verity, V1_PartsUnderPressure) {
+  TestCache cache(160);
+  const auto content = noise(2'500'001);
+  VerityFile wanted(cache.cache, content, parameters());
+  run_threads(3, [&](int thread) {
+    std::uint64_t state = static_cast<std::uint64_t>(thread) + 7;
+    std::vector<char> bytes(70'000);
+    for (int i = 0; i < 400; ++i) {
+      state = state * 6364136223846793005ULL + 1442695040888963407ULL;
+      const std::uint64_t at = (state >> 20) % content.size();
+      const std::size_t count = 1 + (state >> 44) % (i % 8 == 0 ? bytes.size() : 9000);
+      const ssize_t n = wanted.file().read(bytes.data(), count, at);
+      ASSERT_EQ(n, static_cast<ssize_t>(std::min<std::uint64_t>(count, content.size() - at))) << at;
+      ASSERT_EQ(std::memcmp(bytes.data(), content.data() + at, static_cast<std::size_t>(n)), 0) << at;
+    }
+  });
+  EXPECT_EQ(counted(cache, Counter::verity_failures), 0U);
+}
+
+// A flipped bit fails what needs it, with EIO, each time it is asked for; good neighbours still read.
+TEST_P(Verity, V1_FlippedDataBit) {
+  const auto content = noise(600'000);
+  const std::uint64_t unit = std::max<std::uint64_t>(GetParam().block_size, kPageSize);
+  for (const std::uint64_t byte : {0UL, 4095UL, 300'000UL, 599'999UL}) {
+    TestCache cache(512);
+    VerityFile wanted(cache.cache, content, parameters());
+    wanted.flip_data(byte, static_cast<int>(byte % 8));
+    char got;
+    for (int turn = 0; turn < 2; ++turn) {
+      EXPECT_EQ(wanted.file().read(&got, 1, byte), -EIO) << byte;
+      EXPECT_EQ(wanted.verity().failures(), counted(cache, Counter::verity_failures));
+    }
+    EXPECT_GE(wanted.verity().failures(), 2U);
+    for (std::uint64_t at = 0; at < content.size(); at += 1000) {
+      const bool bad = at / unit == byte / unit;
+      ASSERT_EQ(wanted.file().read(&got, 1, at), bad ? -EIO : 1) << at;
+      if (!bad) {
+        ASSERT_EQ(got, content[at]);
+      }
+    }
+    wanted.flip_data(byte, static_cast<int>(byte % 8));
+    EXPECT_EQ(wanted.file().content(), content) << "what is mended reads again";
+  }
+}
+
+// Any bit of the tree: no byte is read that it vouches for, and none is wrong.
+TEST_P(Verity, V1_FlippedTreeBit) {
+  const auto content = noise(400'000);
+  std::uint64_t tree_bytes = 0;
+  {
+    TestCache cache(256);
+    tree_bytes = VerityFile(cache.cache, content, parameters()).tree_bytes();
+  }
+  for (std::uint64_t byte = 0; byte < tree_bytes; byte += tree_bytes / 23 + 1) {
+    TestCache cache(256);
+    VerityFile wanted(cache.cache, content, parameters());
+    wanted.flip_tree(byte, 3);
+    std::vector<char> bytes(kPageSize);
+    std::size_t refused = 0;
+    for (std::uint64_t at = 0; at < content.size(); at += kPageSize) {
+      const ssize_t n = wanted.file().read(bytes.data(), bytes.size(), at);
+      if (n < 0) {
+        ASSERT_EQ(n, -EIO);
+        ++refused;
+      } else {
+        ASSERT_EQ(std::memcmp(bytes.data(), content.data() + at, static_cast<std::size_t>(n)), 0) << at;
+      }
+    }
+    EXPECT_GT(refused, 0U) << byte;
+    wanted.flip_tree(byte, 3);
+    EXPECT_EQ(wanted.file().content(), content) << "what is mended reads again";
+  }
+}
+
+// What was verified is remembered; what was evicted and comes back is not believed.
+TEST_P(Verity, V1_HashesReadAgainAreVerifiedAgain) {
+  TestCache cache(512);
+  const auto content = noise(400'000);
+  VerityFile wanted(cache.cache, content, parameters());
+  EXPECT_EQ(wanted.file().content(), content);
+  const std::uint64_t verified = counted(cache, Counter::verity_hash_blocks);
+  wanted.file().drop_cached();
+  EXPECT_EQ(wanted.file().content(), content);
+  EXPECT_EQ(counted(cache, Counter::verity_hash_blocks), verified) << "the tree stayed";
+  wanted.file().drop_cached();
+  wanted.drop_tree();
+  wanted.flip_tree(wanted.tree_bytes() - GetParam().block_size, 1);
+  char got;
+  EXPECT_EQ(wanted.file().read(&got, 1, content.size() - 1), -EIO);
+}
+
+TEST_P(Verity, V1_HolesNeedNoHashing) {
+  TestCache cache(1024);
+  auto content = noise(1'000'000);
+  constexpr std::uint64_t kFirst = 131'072, kEnd = 786'432;
+  std::fill(content.begin() + kFirst, content.begin() + kEnd, '\0');
+  VerityFile wanted(cache.cache, content, parameters(), false, {kFirst, kEnd});
+  EXPECT_EQ(wanted.file().content(), content);
+  EXPECT_EQ(counted(cache, Counter::verity_failures), 0U);
+}
+
+// A hole in the place of data does not verify.
+TEST_P(Verity, V1_DataPunchedOut) {
+  TestCache cache(1024);
+  const auto content = noise(1'000'000);
+  VerityFile wanted(cache.cache, content, parameters(), false, {131'072, 786'432});
+  char got;
+  EXPECT_EQ(wanted.file().read(&got, 1, 131'072), -EIO);
+  EXPECT_EQ(wanted.file().read(&got, 1, 500'000), -EIO);
+  EXPECT_EQ(wanted.file().read(&got, 1, 0), 1);
+}
+
+// Hashes fetched at completion, for comparisons: the same bytes, the same verdicts, and every hash read is late.
+TEST_P(Verity, V1_HashesAtCompletion) {
+  TestCache cache(512);
+  const auto content = noise(600'000);
+  VerityFile wanted(cache.cache, content, parameters(), true);
+  EXPECT_EQ(wanted.file().content(), content);
+  EXPECT_EQ(counted(cache, Counter::verity_late_hash_reads), counted(cache, Counter::verity_hash_reads));
+  EXPECT_GT(counted(cache, Counter::verity_hash_reads), 0U);
+  wanted.file().drop_cached();
+  wanted.flip_data(1000);
+  char got;
+  EXPECT_EQ(wanted.file().read(&got, 1, 1000), -EIO);
+}
+
+// Reads of the tree that fail are the reader's errors, and pass with them.
+TEST_P(Verity, V1_TreeReadsThatFail) {
+  TestCache cache(512);
+  const auto content = noise(600'000);
+  VerityFile wanted(cache.cache, content, parameters());
+  wanted.tree_disk.fail_reads();
+  char got;
+  EXPECT_EQ(wanted.file().read(&got, 1, 300'000), -EIO);
+  EXPECT_EQ(wanted.verity().failures(), 0U) << "no block was wrong";
+  wanted.tree_disk.heal();
+  EXPECT_EQ(wanted.file().content(), content);
+}
+
+}  // namespace
+}  // namespace quire
