@@ -66,7 +66,8 @@ struct HashParameters {
 // The plain digest of `data`, without salt or padding. ENOPKG where OpenSSL was set up to do without the algorithm.
 Result<Digest> hash_bytes(HashAlgorithm algorithm, std::span<const std::uint8_t> data);
 
-// Hashes blocks. Of one thread at a time; others work with clones. Allocates when it is made, and never after.
+// Hashes blocks. Of one thread at a time; others work with clones, which anybody may make meanwhile. Allocates when it
+// is made, and never after.
 class BlockHasher {
  public:
   BlockHasher() = default;                                              // of no use but to be assigned to
