@@ -29,25 +29,23 @@
 //   reclaim                   one at a time, its lock held, views mutex by trying (page_cache.cc)
 //   remove_folio              itself, whatever it is removed for
 // Races, and what closes them:
-//   a fault served beside a range operation       `instantiate` and `remove` exclude each other
-//   placed, but the folio was removed meanwhile   it is placed under its lock, after a look whose page it is
-//   the file grows beside a trap past its end     the trap is made under the views mutex, after a look at the size; who
-//                                                 grows the file stores the size, takes the mutex, and lifts what is
-//                                                 there: one of them comes second
-//   `any` not seen by who grows the file          add() waits for a grace period after setting it, which is a fence in
-//                                                 every thread: either the flag is seen, or the size is
-//   stores while a run is being mapped            what is there before it is protected counts as stored to
-//   (view_mapper.h) a store after a range operation has written   the views are taken before it writes back, or it
-//   looks again under back, lost with the folio                     `remove`: a store's fault holds `instantiate` a
-//   view unmapped beside a fault in it          off the list (nothing is placed any more), then unmapped, then the
-//                                                 table's: waits for those who serve faults there, then wakes all
-//   frames that somebody has pinned through a
-//   view (vmsplice, O_DIRECT of others)           kWasViewed: their memory goes back to the host before they are
-//   another
-//                                                 folio's (FolioPool::collect_retired)
-//   too many runs            a worker makes parts of views blank, holding no folio: what was there stays kViewed until
-//   it
-//                            is next taken away
+//   a fault served beside a range operation      `instantiate` and `remove` exclude each other
+//   placed, but the folio was removed meanwhile  it is placed under its lock, after a look whose page it is
+//   the file grows beside a trap past its end    the trap is made under the views mutex, after a look at the size; who
+//                                                grows the file stores the size, takes the mutex, and lifts what is
+//                                                there: one of them comes second
+//   `any` not seen by who grows the file         add() waits for a grace period after setting it, which is a fence in
+//                                                every thread: either the flag is seen, or the size is
+//   stores while a run is being mapped           what is there before it is protected counts as stored to
+//                                                (view_mapper.h)
+//   a store after a range operation has written  the views are taken before it writes back, or it looks again under
+//   back, lost with the folio                    `remove`: a store's fault holds `instantiate`
+//   a view unmapped beside a fault in it         off the list (nothing is placed any more), then unmapped, then the
+//                                                table's: waits for those who serve faults there, then wakes all
+//   frames that somebody has pinned through a    kWasViewed: their memory goes back to the host before they are
+//   view (vmsplice, O_DIRECT of others)          another folio's (FolioPool::collect_retired)
+//   too many runs                                a worker makes parts of views blank, holding no folio: what was there
+//                                                stays kViewed until it is next taken away
 // Locks: view engine (to choose a view, then hold it) apart; folio > views (one for each mapping) > leaves. The fault
 // thread takes it by trying, for mremap, which is called under it, waits for that thread.
 #pragma once
