@@ -40,6 +40,8 @@
 //                                                (view_mapper.h)
 //   a store after a range operation has written  the views are taken before it writes back, or it looks again under
 //   back, lost with the folio                    `remove`: a store's fault holds `instantiate`
+//   stores beside a clone of what they go to     the source is written back once more under `remove`: that protects its
+//                                                pages, and they are opened again after it (clone.cc)
 //   a view unmapped beside a fault in it         off the list (nothing is placed any more), then unmapped, then the
 //                                                table's: waits for those who serve faults there, then wakes all
 //   frames that somebody has pinned through a    kWasViewed: their memory goes back to the host before they are
