@@ -86,6 +86,7 @@ class Placing {
   Outcome place_locked() REQUIRES(mapping_.views.mutex);
   std::size_t find_pieces_locked(std::span<Piece> pieces, std::size_t* own) REQUIRES(mapping_.views.mutex);
   Status map_locked(std::span<const Piece> pieces) REQUIRES(mapping_.views.mutex);
+  void count_as_stored(std::span<const Piece> pieces);
   void show_locked(std::span<const Piece> pieces) REQUIRES(mapping_.views.mutex);
   bool open_locked(const Folio& folio) REQUIRES(mapping_.views.mutex);
   bool open_for_store_locked(Folio& own) REQUIRES(mapping_.views.mutex);

@@ -152,6 +152,7 @@ Status Placing::map_locked(std::span<const Piece> pieces) {
     if (!tracked.ok()) {
       // Mapped, and its faults not reported: it must not stay. (This takes no more mappings than there are.)
       CHECK(mapper.trap(address(first), (end - first) << kPageShift).ok());
+      if (view_.writable) count_as_stored(pieces.subspan(i, next - i));
       runs->set(first, {end - first, 0, ViewRuns::Kind::error});
       view_.engine->note_error_trap(view_);
       status = tracked;
@@ -161,6 +162,13 @@ Status Placing::map_locked(std::span<const Piece> pieces) {
     i = next;
   }
   return status;
+}
+
+// They were mapped for stores before a store there was a fault.
+void Placing::count_as_stored(std::span<const Piece> pieces) {
+  for (std::size_t i = 0; i < count_; ++i) {
+    if (is_placed(*folios_[i], pieces)) set_dirty(mapping_, *folios_[i]);
+  }
 }
 
 // Makes the pages of a writable view present: those of dirty folios open, the others protected.

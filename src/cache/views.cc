@@ -22,6 +22,7 @@ constinit LockClass engine_lock_class{"views of a cache"};
 constexpr std::int64_t kRunBytes = 96;      // of a view's note of one
 constinit Atomic<std::uint32_t> run_count;  // of all views
 constinit Atomic<std::uint32_t> run_limit;  // 0: not known yet
+constinit Atomic<ViewMapperMaker> mapper_maker{&make_view_mapper};
 
 std::uint64_t pages_of_file(const Mapping& mapping) {
   return round_up(mapping.size.load(memory_order_acquire), kPageSize) >> kPageShift;
@@ -211,6 +212,10 @@ std::uint32_t view_run_limit() {
 
 void set_view_run_limit(std::uint32_t runs) { run_limit.store(runs, memory_order_relaxed); }
 
+void set_view_mapper_maker(ViewMapperMaker maker) {
+  mapper_maker.store(maker != nullptr ? maker : &make_view_mapper, memory_order_relaxed);
+}
+
 RunsChange::~RunsChange() {
   const std::int64_t more = static_cast<std::int64_t>(view_.runs.size()) - static_cast<std::int64_t>(before_);
   if (more == 0) return;
@@ -274,7 +279,7 @@ void ViewEngine::make_room() {
 Result<std::unique_ptr<ViewEngine>> ViewEngine::create(PageCache& cache) {
   std::unique_ptr<ViewEngine> engine(new (std::nothrow) ViewEngine(cache));
   if (engine == nullptr) return fail(ENOMEM);
-  auto mapper = make_view_mapper(cache.pool);
+  auto mapper = mapper_maker.load(memory_order_relaxed)(cache.pool);
   QUIRE_TRY(mapper);
   engine->mapper_ = mapper.take();
   engine->faults_.reset(new (std::nothrow) FaultServer(*engine));

@@ -37,7 +37,7 @@
 //   `any` not seen by who grows the file         add() waits for a grace period after setting it, which is a fence in
 //                                                every thread: either the flag is seen, or the size is
 //   stores while a run is being mapped           what is there before it is protected counts as stored to
-//                                                (view_mapper.h)
+//                                                (view_mapper.h); all of it, where it cannot be tracked and goes again
 //   a store after a range operation has written  the views are taken before it writes back, or it looks again under
 //   back, lost with the folio                    `remove`: a store's fault holds `instantiate`
 //   stores beside a clone of what they go to     the source is written back once more under `remove`: that protects its
@@ -71,6 +71,10 @@ class FaultServer;
 // the limit parts of views are made blank, those that were placed longest ago first among a few.
 std::uint32_t view_run_limit();
 void set_view_run_limit(std::uint32_t runs);  // for tests; 0: what the kernel's limit allows
+
+// For tests: what makes the mapper of each cache that has its first view from now on; null: make_view_mapper.
+using ViewMapperMaker = Result<std::unique_ptr<ViewMapper>> (*)(FolioPool& pool);
+void set_view_mapper_maker(ViewMapperMaker maker);
 
 struct View : ViewSpan {
   ViewEngine* engine = nullptr;
