@@ -137,6 +137,21 @@ void protect_in_views(Mapping& mapping, Folio& folio) {
   zero_tail(mapping, folio);
 }
 
+namespace {
+
+// Blank again; where that fails, later.
+void lift_trap_locked(View& view, std::uint64_t first, std::uint64_t pages) REQUIRES(view.mapping->views.mutex) {
+  if (view.engine->mapper().reset(address_of(view, first), pages << kPageShift, view.writable).ok()) {
+    RunsChange(view)->clear(first, first + pages);
+  } else {
+    RunsChange(view)->set(first, {pages, 0, ViewRuns::Kind::error});
+    view.engine->note_error_trap(view);
+    clear_cause();
+  }
+}
+
+}  // namespace
+
 void zero_past_end(Mapping& mapping) {
   if (!mapping.views.any.load(memory_order_relaxed)) return;
   const std::uint64_t page = mapping.size.load(memory_order_acquire) >> kPageShift;
@@ -152,16 +167,16 @@ void lift_end_traps(Mapping& mapping) {
   MutexLock lock(mapping.views.mutex);
   const std::uint64_t file_pages = pages_of_file(mapping);
   for_each_showing_locked(mapping, 0, UINT64_MAX, [&](View& view, std::uint64_t, std::uint64_t) {
-    // The last run reaches to the end of the view; where the file has just grown, one before it may be what is left.
-    for (auto at = view.runs.map().rbegin(); at != view.runs.map().rend();) {
+    if (view.end_traps >= file_pages) return;
+    // What was placed there since the file grew, and before we came, has left parts of the trap on both sides.
+    auto at = view.runs.map().lower_bound(view.end_traps);
+    while (at != view.runs.map().end() && at->first < file_pages) {
       const auto [first, run] = *at++;
-      if (run.kind != ViewRuns::Kind::past_end || first >= file_pages) continue;
-      const std::uint64_t bytes = run.pages << kPageShift;
-      if (!view.engine->mapper().reset(address_of(view, first), bytes, view.writable).ok())
-        continue;  // SIGBUS for longer
-      RunsChange(view)->clear(first, first + run.pages);
-      at = std::make_reverse_iterator(view.runs.map().lower_bound(first));
+      if (run.kind != ViewRuns::Kind::past_end) continue;
+      lift_trap_locked(view, first, run.pages);
+      at = view.runs.map().lower_bound(first + run.pages);
     }
+    view.end_traps = at == view.runs.map().end() ? UINT64_MAX : at->first;
   });
 }
 
@@ -173,6 +188,7 @@ bool trap_past_end(View& view, std::uint64_t page) {
   const std::uint64_t first = std::max(view.first_page, file_pages), end = view.first_page + view.pages;
   if (!view.engine->mapper().trap(address_of(view, first), (end - first) << kPageShift).ok()) return false;
   RunsChange(view)->set(first, {end - first, 0, ViewRuns::Kind::past_end});
+  view.end_traps = std::min(view.end_traps, first);
   return true;
 }
 
@@ -190,9 +206,8 @@ void lift_error_traps(View& view) {
   for (auto at = view.runs.map().begin(); at != view.runs.map().end();) {
     const auto [first, run] = *at++;
     if (run.kind != ViewRuns::Kind::error) continue;
-    if (!view.engine->mapper().reset(address_of(view, first), run.pages << kPageShift, view.writable).ok()) continue;
-    RunsChange(view)->clear(first, first + run.pages);
-    at = view.runs.map().upper_bound(first);
+    lift_trap_locked(view, first, run.pages);
+    at = view.runs.map().lower_bound(first + run.pages);
   }
 }
 

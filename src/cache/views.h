@@ -84,6 +84,7 @@ struct View : ViewSpan {
   View* next = nullptr;  // in the mapping's list
   bool placing = true;   // it is in the list
   ViewRuns runs;
+  std::uint64_t end_traps = UINT64_MAX;  // no run before this page is a trap past the end
   // Under the engine's mutex:
   View* next_of_engine = nullptr;
 };

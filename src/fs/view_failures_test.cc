@@ -47,5 +47,51 @@ TEST_F(ViewFailures, D1_StoresBeforeTrackingFailsAreKept) {
   EXPECT_EQ(first, 7U);
 }
 
+// A trap that cannot be lifted when the file grows is tried again, and again.
+TEST_F(ViewFailures, TrapsThatCannotBeLiftedGoLater) {
+  lay(4 * kPageSize);
+  const FileView view(file_, kPages);
+  ASSERT_TRUE(trap_past_end(view.view, 4));
+  faults().reset.store(2, memory_order_release);
+  ASSERT_EQ(file_.truncate(kBytes), 0);
+  const auto lifted = [&] {
+    MutexLock lock(file_.mapping().views.mutex);
+    return view.view.runs.size() == 0;
+  };
+  EXPECT_FALSE(lifted());
+  while (!lifted()) std::this_thread::sleep_for(std::chrono::milliseconds(50));  // a second each; the watchdog's time
+  EXPECT_LE(faults().reset.load(memory_order_acquire), 0);
+  EXPECT_TRUE(view.all(kBytes) == file_.content());
+}
+
+// The new size shows before the traps are lifted: what is placed meanwhile leaves parts of them, before and after.
+TEST_F(ViewFailures, AllPartsOfATrapAreLifted) {
+  lay(4 * kPageSize);
+  const FileView view(file_, kPages);
+  ASSERT_TRUE(trap_past_end(view.view, 4));
+  {
+    MutexLock lock(file_.mapping().views.mutex);
+    RunsChange(view.view)->set(6, {2, 0, ViewRuns::Kind::frames});
+    RunsChange(view.view)->set(9, {1, 0, ViewRuns::Kind::frames});
+  }
+  ASSERT_EQ(file_.truncate(12 * kPageSize), 0);
+  {
+    MutexLock lock(file_.mapping().views.mutex);
+    for (const auto& [first, run] : view.view.runs.map()) EXPECT_EQ(run.kind, ViewRuns::Kind::frames) << first;
+    EXPECT_EQ(view.view.end_traps, UINT64_MAX);
+  }
+  for (const std::uint64_t page : {4, 5, 8, 10, 11}) EXPECT_EQ(view.word(page * kPageSize), 0U);
+  ASSERT_TRUE(trap_past_end(view.view, 20));
+  ASSERT_EQ(file_.truncate(5 * kPageSize), 0);
+  ASSERT_EQ(file_.truncate(8 * kPageSize), 0);  // grows, and not as far as the trap
+  {
+    MutexLock lock(file_.mapping().views.mutex);
+    EXPECT_EQ(view.view.end_traps, 12U);
+  }
+  EXPECT_EQ(view.word(7 * kPageSize), 0U);
+  ASSERT_EQ(file_.truncate(30 * kPageSize), 0);
+  EXPECT_EQ(view.word(29 * kPageSize), 0U);
+}
+
 }  // namespace
 }  // namespace quire
