@@ -20,6 +20,7 @@
 #include "cache/folio_pool.h"
 #include "device/fork_guard.h"
 #include "sync/atomic.h"
+#include "sync/futex.h"
 
 #ifndef USERFAULTFD_IOC_NEW
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)  // Linux 6.1
@@ -72,6 +73,8 @@ class UserfaultMapper final : public ViewMapper {
   Status blank(char* at, std::uint64_t bytes, bool writable) override;
   Status place(char* at, const char* arena_bytes, std::uint64_t bytes, bool writable) override;
   Status track(char* at, std::uint64_t bytes, bool writable) override;
+  bool begin_show(bool wait) override;
+  void end_show() override { showing_.fetch_sub(1, memory_order_release); }
   bool show(char* at, std::uint64_t bytes) override;
   bool protect(char* at, std::uint64_t bytes, bool is_protected) override;
   void take(char* at, std::uint64_t bytes) override;
@@ -84,11 +87,13 @@ class UserfaultMapper final : public ViewMapper {
 
  private:
   Status register_range(char* at, std::uint64_t bytes, std::uint64_t mode);
+  Status move(char* from, std::uint64_t bytes, char* to);
 
   FolioPool& pool_;
-  GuardedFd faults_;  // the userfaultfd
-  GuardedFd empty_;   // a file without bytes
-  GuardedFd event_;   // of interrupt()
+  GuardedFd faults_;                        // the userfaultfd
+  GuardedFd empty_;                         // a file without bytes
+  GuardedFd event_;                         // of interrupt()
+  Atomic<std::uint32_t> showing_, moving_;  // in begin_show() to end_show(); in mremap, or about to be
   // What one read gave, and how far it is served; of the one thread that waits. Several together, for the kernel gives
   // all faults before any event: one at a time, with enough threads faulting, mremap would never have its event read.
   std::array<uffd_msg, 64> messages_;
@@ -166,6 +171,16 @@ Status UserfaultMapper::track(char* at, std::uint64_t bytes, bool writable) {
                             (writable ? std::uint64_t{UFFDIO_REGISTER_MODE_WP} : 0));
 }
 
+bool UserfaultMapper::begin_show(bool wait) {
+  for (;;) {
+    showing_.fetch_add(1, memory_order_seq_cst);
+    if (moving_.load(memory_order_seq_cst) == 0) return true;  // who comes after this sees us, and waits
+    end_show();
+    if (!wait) return false;
+    while (moving_.load(memory_order_acquire) != 0) thread_yield();  // the reader of faults reads its event
+  }
+}
+
 bool UserfaultMapper::show(char* at, std::uint64_t bytes) {
   bool untouched = true;
   for (char* const end = at + bytes; at != end;) {
@@ -220,11 +235,20 @@ Status UserfaultMapper::reset(char* at, std::uint64_t bytes, bool writable) {
       map_memory(nullptr, bytes, protection(writable), MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (got == MAP_FAILED) return fail_with(errno, "cannot map %llu bytes: %m", static_cast<unsigned long long>(bytes));
   Status made = blank(static_cast<char*>(got), bytes, writable);
-  if (made.ok() && mremap(got, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, at) != MAP_FAILED) return {};
-  if (made.ok())
-    made = fail_with(errno, "cannot move %llu bytes into a view: %m", static_cast<unsigned long long>(bytes));
-  munmap(got, bytes);
+  if (made.ok()) made = move(static_cast<char*>(got), bytes, at);
+  if (!made.ok()) munmap(got, bytes);
   return made;
+}
+
+Status UserfaultMapper::move(char* from, std::uint64_t bytes, char* to) {
+  moving_.fetch_add(1, memory_order_seq_cst);
+  while (showing_.load(memory_order_seq_cst) != 0) thread_yield();  // system calls that wait for nobody
+  const bool moved = mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to) != MAP_FAILED;
+  const int errnum = errno;
+  moving_.fetch_sub(1, memory_order_release);
+  if (moved) return {};
+  errno = errnum;
+  return fail_with(errnum, "cannot move %llu bytes into a view: %m", static_cast<unsigned long long>(bytes));
 }
 
 void UserfaultMapper::unmap(char* at, std::uint64_t bytes) {

@@ -33,6 +33,8 @@ class FailingMapper final : public ViewMapper {
     if (faults_.before_track_fails) faults_.before_track_fails(at);
     return fail(ENOMEM);
   }
+  bool begin_show(bool wait) override { return inner_->begin_show(wait); }
+  void end_show() override { inner_->end_show(); }
   bool show(char* at, std::uint64_t bytes) override { return inner_->show(at, bytes); }
   bool protect(char* at, std::uint64_t bytes, bool is_protected) override {
     return inner_->protect(at, bytes, is_protected);

@@ -18,6 +18,23 @@ std::uint64_t pages_of_file(const Mapping& mapping) {
   return round_up(mapping.size.load(memory_order_acquire), kPageSize) >> kPageShift;
 }
 
+// Where a writable view is shown: no page of a view is moved meanwhile.
+class Showing {
+ public:
+  Showing(ViewMapper& mapper, bool writable, bool wait)
+      : mapper_(writable ? &mapper : nullptr), begun_(!writable || mapper.begin_show(wait)) {}
+  ~Showing() {
+    if (mapper_ != nullptr && begun_) mapper_->end_show();
+  }
+  Showing(const Showing&) = delete;
+  Showing& operator=(const Showing&) = delete;
+  bool begun() const { return begun_; }
+
+ private:
+  ViewMapper* const mapper_;
+  const bool begun_;
+};
+
 }  // namespace
 
 void Placing::unlock(Folio& folio) {
@@ -234,7 +251,6 @@ bool Placing::is_placed(const Folio& folio, std::span<const Piece> pieces) const
 
 Placing::Outcome Placing::place_locked() {
   if (!view_.placing) return Outcome::no_view;
-  if (access_.is_store) set_dirty(mapping_, *own_);  // before it can be stored to
   const auto inside = static_cast<std::uint32_t>(page_ - own_->index.load(memory_order_relaxed));
   if (access_.is_protected && view_.runs.shows(page_, mapping_.cache.pool.id(*own_) + inside) && own_->has(kViewed)) {
     placed_first_ = page_;
@@ -249,6 +265,9 @@ Placing::Outcome Placing::place_locked() {
   const std::size_t end = std::min(count, own + kMostRuns);
   const std::size_t begin = own - std::min(own, kMostRuns - (end - own));
   const std::span<const Piece> wanted(&pieces[begin], end - begin);
+  const Showing showing(view_.engine->mapper(), view_.writable, wait_);
+  if (!showing.begun()) return Outcome::not_now;
+  if (access_.is_store) set_dirty(mapping_, *own_);  // before it can be stored to
   // Before they can be seen: whoever takes a folio away finds that it is to be.
   for (std::size_t i = 0; i < count_; ++i) {
     Folio& folio = *folios_[i];

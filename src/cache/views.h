@@ -40,6 +40,8 @@
 //                                                (view_mapper.h); all of it, where it cannot be tracked and goes again
 //   a store after a range operation has written  the views are taken before it writes back, or it looks again under
 //   back, lost with the folio                    `remove`: a store's fault holds `instantiate`
+//   a page is shown while mremap moves another   neither begins beside the other (view_mapper.h); the fault thread, for
+//                                                which mremap waits, parks
 //   stores beside a clone of what they go to     the source is written back once more under `remove`: that protects its
 //                                                pages, and they are opened again after it (clone.cc)
 //   a view unmapped beside a fault in it         off the list (nothing is placed any more), then unmapped, then the

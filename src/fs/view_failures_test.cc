@@ -2,8 +2,11 @@
 // shown in the end.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
 #include <thread>
 
+#include "base/random.h"
 #include "cache/view_mapper_for_test.h"
 #include "fs/file_for_test.h"
 #include "fs/file_view_for_test.h"
@@ -91,6 +94,34 @@ TEST_F(ViewFailures, AllPartsOfATrapAreLifted) {
   EXPECT_EQ(view.word(7 * kPageSize), 0U);
   ASSERT_EQ(file_.truncate(30 * kPageSize), 0);
   EXPECT_EQ(view.word(29 * kPageSize), 0U);
+}
+
+// A load in a writable view is no store, whatever becomes blank elsewhere in the meantime. One loader: a second could
+// touch what is just being mapped for the first, which counts as a store.
+TEST_F(ViewFailures, LoadsBesideResetsLeaveAllClean) {
+  TestFile other(cache_.cache, disk_.make_file());
+  ASSERT_EQ(other.truncate(8 * kPageSize), 0);
+  constexpr std::uint64_t kMany = 2048;  // pages: more than fit, so that there is always a fault
+  lay(kMany * kPageSize);
+  const FileView view(file_, kMany, 0, true), growing(other, kPages);
+  std::atomic<bool> stop{false};
+  std::thread loader([&] {
+    Random random(1);
+    while (!stop) {
+      const std::uint64_t offset = random.below(kMany * kPageSize / 8) * 8;
+      ASSERT_TRUE(word_fits(view.word(offset), kFile, offset));
+    }
+  });
+  std::uint64_t dirty = 0;
+  for (int round = 0; round < 2000; ++round) {
+    ASSERT_TRUE(trap_past_end(growing.view, 8));
+    ASSERT_EQ(other.truncate(kBytes), 0);
+    ASSERT_EQ(other.truncate(8 * kPageSize), 0);
+    dirty = std::max(dirty, file_.mapping().unstable_count.load(memory_order_relaxed));
+  }
+  stop = true;
+  loader.join();
+  EXPECT_EQ(dirty, 0U);
 }
 
 }  // namespace
