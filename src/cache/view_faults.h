@@ -10,12 +10,13 @@
 // What is placed: the folio of the page, and around it, in an aligned window of 2 MiB, what is uptodate and free and
 // not shown yet. A folio with the readahead mark is not placed beforehand: its first touch starts the next window. A
 // store makes the folio of its page dirty (of a large clean one the part around the page, which is split off), and
-// where the last store before it was to the page before, the next sixteen with it. Near the limit on dirty pages a
-// worker claims. Who holds what: `instantiate` over all that is placed (the page's own waits for range operations, its
-// window is only tried), then the folios' locks (the page's own waits, the others are tried), then the views mutex.
-// Nothing is held while a page is filled, nor while anything is waited for but these. Races, and what closes them:
+// where the last store before it was to the page before, the next sixteen with it. Near the limit on dirty pages it has
+// to claim, and may wait long: workers of another kind do that, so that pages are filled meanwhile. Who holds what:
+// `instantiate` over all that is placed (the page's own waits for range operations, its window is only tried), then the
+// folios' locks (the page's own waits, the others are tried), then the views mutex. Nothing is held while a page is
+// filled, nor while anything is waited for but these. Races, and what closes them:
 //   two faults on one page       the second finds it parked, and is woken with the first: the worker takes the page off
-//                                the list before it wakes
+//                                the list before it wakes. A load does not wait with a store, which may have to claim
 //   the view goes                its hold is taken before it is looked at and given up after the wake-up
 //   the page goes between fill   the worker looks again; a page that comes and goes is placed in the end, for reclaim
 //   and lock                     takes what is new last
@@ -145,7 +146,8 @@ class FaultServer {
   struct LiftWork : Work {
     FaultServer* server;
   } lift_;
-  Workers workers_;  // last: its end runs what is submitted, with all of the above
+  Workers claimers_;  // for stores that have to claim: they may wait for the dirty limit
+  Workers workers_;   // last: its end runs what is submitted, with all of the above
 };
 
 }  // namespace quire

@@ -140,7 +140,8 @@ void protect_in_views(Mapping& mapping, Folio& folio) {
 namespace {
 
 // Blank again; where that fails, later.
-void lift_trap_locked(View& view, std::uint64_t first, std::uint64_t pages) REQUIRES(view.mapping->views.mutex) {
+void lift_trap_locked([[maybe_unused]] Mapping& mapping, View& view, std::uint64_t first, std::uint64_t pages)
+    REQUIRES(mapping.views.mutex) {
   if (view.engine->mapper().reset(address_of(view, first), pages << kPageShift, view.writable).ok()) {
     RunsChange(view)->clear(first, first + pages);
   } else {
@@ -166,18 +167,19 @@ void zero_past_end(Mapping& mapping) {
 void lift_end_traps(Mapping& mapping) {
   MutexLock lock(mapping.views.mutex);
   const std::uint64_t file_pages = pages_of_file(mapping);
-  for_each_showing_locked(mapping, 0, UINT64_MAX, [&](View& view, std::uint64_t, std::uint64_t) {
-    if (view.end_traps >= file_pages) return;
+  for (View* view = mapping.views.first; view != nullptr; view = view->next) {
+    if (view->end_traps >= file_pages) continue;
     // What was placed there since the file grew, and before we came, has left parts of the trap on both sides.
-    auto at = view.runs.map().lower_bound(view.end_traps);
-    while (at != view.runs.map().end() && at->first < file_pages) {
+    const ViewRuns::Map& runs = view->runs.map();
+    auto at = runs.lower_bound(view->end_traps);
+    while (at != runs.end() && at->first < file_pages) {
       const auto [first, run] = *at++;
       if (run.kind != ViewRuns::Kind::past_end) continue;
-      lift_trap_locked(view, first, run.pages);
-      at = view.runs.map().lower_bound(first + run.pages);
+      lift_trap_locked(mapping, *view, first, run.pages);
+      at = runs.lower_bound(first + run.pages);
     }
-    view.end_traps = at == view.runs.map().end() ? UINT64_MAX : at->first;
-  });
+    view->end_traps = at == runs.end() ? UINT64_MAX : at->first;
+  }
 }
 
 bool trap_past_end(View& view, std::uint64_t page) {
@@ -206,7 +208,7 @@ void lift_error_traps(View& view) {
   for (auto at = view.runs.map().begin(); at != view.runs.map().end();) {
     const auto [first, run] = *at++;
     if (run.kind != ViewRuns::Kind::error) continue;
-    lift_trap_locked(view, first, run.pages);
+    lift_trap_locked(*view.mapping, view, first, run.pages);
     at = view.runs.map().lower_bound(first + run.pages);
   }
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <thread>
+#include <vector>
 
 #include "base/random.h"
 #include "cache/view_mapper_for_test.h"
@@ -122,6 +123,31 @@ TEST_F(ViewFailures, LoadsBesideResetsLeaveAllClean) {
   stop = true;
   loader.join();
   EXPECT_EQ(dirty, 0U);
+}
+
+// Stores that wait for the dirty limit, more than there are workers, hold up no load: neither of another page nor of
+// one that they go to.
+TEST_F(ViewFailures, LoadsBesideStoresThatWaitForTheDirtyLimit) {
+  lay();
+  file_.drop_cached();
+  DirtyLimit& limit = cache_.cache.dirty;
+  std::uint32_t claims = 0;
+  for (; limit.used() + 1 <= limit.hard() - limit.hard() / 16; ++claims) {
+    ASSERT_TRUE(limit.claim(file_.mapping(), 1).ok());
+  }
+  const FileView view(file_, kPages, 0, true);
+  std::vector<std::thread> storers;
+  for (std::uint64_t page = 0; page < 12; ++page) {
+    storers.emplace_back([&, page] { view.store(page * kPageSize, 7); });
+  }
+  while (!limit.somebody_waits() || cache_.sum(Counter::view_parked) < storers.size()) std::this_thread::yield();
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_EQ(view.word(40 * kPageSize), word_of(kFile, 1, 40 * kPageSize));
+  EXPECT_EQ(view.word(0), word_of(kFile, 1, 0));
+  EXPECT_TRUE(limit.somebody_waits());
+  limit.unclaim(claims);
+  for (std::thread& storer : storers) storer.join();
+  for (std::uint64_t page = 0; page < 12; ++page) EXPECT_EQ(view.word(page * kPageSize), 7U);
 }
 
 }  // namespace
