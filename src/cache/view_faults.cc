@@ -219,28 +219,39 @@ Status FaultServer::serve_claiming(View& view, std::uint64_t page, Placing::Acce
   return served;
 }
 
+Placing::Outcome FaultServer::place(View& view, std::uint64_t page, Placing::Access access, Placing::Room room,
+                                    std::uint64_t* end, Status* status) {
+  Placing placing(view, page, access, true, room);
+  const Placing::Outcome outcome = placing.run();
+  if (outcome == Placing::Outcome::placed) *end = placing.reach();
+  *status = placing.status();
+  return outcome;
+}
+
 Status FaultServer::serve_waiting(View& view, std::uint64_t page, Placing::Access access, std::uint64_t* end) {
   bool small = false;
-  for (bool crowded = false;;) {
-    {
-      Placing placing(view, page, access, true, crowded);
-      switch (placing.run()) {
-        case Placing::Outcome::placed:
-          *end = placing.reach();
-          return {};
-        case Placing::Outcome::no_view:
-          return fail(ECANCELED);
-        case Placing::Outcome::failed:
-          return placing.status();
-        case Placing::Outcome::crowded:
-          // Where that does not help, other caches show so much: the kernel's limit lies higher.
-          engine_.make_room();
-          crowded = true;
-          break;
-        case Placing::Outcome::past_end:
-        case Placing::Outcome::not_now:
-          break;
-      }
+  for (Placing::Room room = Placing::Room::ordinary;;) {
+    Status status;
+    switch (place(view, page, access, room, end, &status)) {
+      case Placing::Outcome::placed:
+        if (room == Placing::Room::scarce) engine_.mapper().keep_spare();
+        return {};
+      case Placing::Outcome::no_view:
+        return fail(ECANCELED);
+      case Placing::Outcome::failed:
+        if (status.errnum() != ENOMEM || room == Placing::Room::scarce) return status;
+        // The program has used up the kernel's mappings: a few of ours for the page alone.
+        engine_.make_room(true);
+        room = Placing::Room::scarce;
+        continue;
+      case Placing::Outcome::crowded:
+        // Where that does not help, other caches show so much: the kernel's limit lies higher.
+        engine_.make_room(false);
+        room = Placing::Room::crowded;
+        continue;
+      case Placing::Outcome::past_end:
+      case Placing::Outcome::not_now:
+        break;
     }
     if (page >= round_up(view.mapping->size.load(memory_order_acquire), kPageSize) >> kPageShift) {
       if (trap_past_end(view, page)) {

@@ -52,14 +52,18 @@ class Placing {
     bool is_store = false;      // the page is to be open
     bool is_protected = false;  // it is placed, but not open
   };
-  // even_crowded: though views show more than they should.
-  Placing(View& view, std::uint64_t page, Access access, bool wait, bool even_crowded = false)
+  enum class Room : std::uint8_t {
+    ordinary,
+    crowded,  // place, though views show more than they should
+    scarce    // the same, and no more than the page's own run: mappings are used up
+  };
+  Placing(View& view, std::uint64_t page, Access access, bool wait, Room room = Room::ordinary)
       : view_(view),
         mapping_(*view.mapping),
         page_(page),
         access_(access),
         wait_(wait),
-        even_crowded_(even_crowded),
+        room_(room),
         instantiate_(mapping_.invalidate) {}
   ~Placing();
   Placing(const Placing&) = delete;
@@ -97,7 +101,8 @@ class Placing {
   Mapping& mapping_;
   const std::uint64_t page_;
   const Access access_;
-  const bool wait_, even_crowded_;
+  const bool wait_;
+  const Room room_;
   RangeGuard instantiate_;
   std::uint64_t first_ = 0, last_ = 0;  // pages that are locked
   std::uint64_t placed_first_ = 0, placed_end_ = 0, reach_ = 0;
@@ -131,6 +136,8 @@ class FaultServer {
   Status serve_claiming(View& view, std::uint64_t page, Placing::Access access, std::uint64_t* end);
   // Until the page is placed. ENXIO: it lies past the end; ECANCELED: the view is going.
   Status serve_waiting(View& view, std::uint64_t page, Placing::Access access, std::uint64_t* end);
+  Placing::Outcome place(View& view, std::uint64_t page, Placing::Access access, Placing::Room room, std::uint64_t* end,
+                         Status* status);
   Status make_present(View& view, std::uint64_t page, bool* small);
   Status fill(View& view, std::uint64_t page, bool small);
   static void lift_traps(Work& work);

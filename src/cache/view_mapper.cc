@@ -39,6 +39,9 @@ constexpr std::uint64_t kFeatures = UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MI
                                     UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
                                     UFFD_FEATURE_EVENT_REMAP;
 
+// Every second page of them is a mapping, and so is what lies between.
+constexpr std::uint64_t kSparePages = 15;
+
 constexpr std::uint64_t kContinueProtected = 2;  // UFFDIO_CONTINUE_MODE_WP, Linux 6.4
 
 // ThreadSanitizer takes a call of mmap for a store to all of the range by this thread, and the program's loads there
@@ -80,6 +83,7 @@ class UserfaultMapper final : public ViewMapper {
   void take(char* at, std::uint64_t bytes) override;
   Status trap(char* at, std::uint64_t bytes) override;
   Status reset(char* at, std::uint64_t bytes, bool writable) override;
+  void keep_spare() override;
   void unmap(char* at, std::uint64_t bytes) override;
   void wake(char* at, std::uint64_t bytes) override;
   bool wait(ViewFault* fault, int timeout_ms) override;
@@ -88,11 +92,14 @@ class UserfaultMapper final : public ViewMapper {
  private:
   Status register_range(char* at, std::uint64_t bytes, std::uint64_t mode);
   Status move(char* from, std::uint64_t bytes, char* to);
+  Status reset_once(char* at, std::uint64_t bytes, bool writable);
+  bool use_spare();
 
   FolioPool& pool_;
   GuardedFd faults_;                        // the userfaultfd
   GuardedFd empty_;                         // a file without bytes
   GuardedFd event_;                         // of interrupt()
+  Atomic<char*> spare_;                     // keep_spare()'s, or null
   Atomic<std::uint32_t> showing_, moving_;  // in begin_show() to end_show(); in mremap, or about to be
   // What one read gave, and how far it is served; of the one thread that waits. Several together, for the kernel gives
   // all faults before any event: one at a time, with enough threads faulting, mremap would never have its event read.
@@ -120,11 +127,13 @@ Status UserfaultMapper::open() {
   const int event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (event < 0) return fail_with(errno, "cannot make an eventfd: %m");
   guard.add(event_, event);
+  keep_spare();
   return {};
 }
 
 UserfaultMapper::~UserfaultMapper() {
   if (device_in_forked_child()) return;
+  use_spare();
   for (GuardedFd* guarded : {&faults_, &empty_, &event_}) {
     if (guarded->fd() < 0) continue;
     ForkGuard guard;
@@ -231,6 +240,31 @@ Status UserfaultMapper::trap(char* at, std::uint64_t bytes) {
 }
 
 Status UserfaultMapper::reset(char* at, std::uint64_t bytes, bool writable) {
+  const Status made = reset_once(at, bytes, writable);
+  if (made.ok() || made.errnum() != ENOMEM || !use_spare()) return made;
+  return reset_once(at, bytes, writable);
+}
+
+void UserfaultMapper::keep_spare() {
+  if (spare_.load(memory_order_relaxed) != nullptr) return;
+  void* const got = mmap(nullptr, kSparePages * kPageSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (got == MAP_FAILED) return;
+  char* const pages = static_cast<char*>(got);
+  for (std::uint64_t page = 0; page < kSparePages; page += 2) {
+    static_cast<void>(mprotect(pages + page * kPageSize, kPageSize, PROT_READ));
+  }
+  char* none = nullptr;
+  if (!spare_.compare_exchange(none, pages, memory_order_release, memory_order_relaxed)) {
+    munmap(pages, kSparePages * kPageSize);
+  }
+}
+
+bool UserfaultMapper::use_spare() {
+  char* const pages = spare_.exchange(nullptr, memory_order_acquire);
+  return pages != nullptr && munmap(pages, kSparePages * kPageSize) == 0;
+}
+
+Status UserfaultMapper::reset_once(char* at, std::uint64_t bytes, bool writable) {
   void* const got =
       map_memory(nullptr, bytes, protection(writable), MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (got == MAP_FAILED) return fail_with(errno, "cannot map %llu bytes: %m", static_cast<unsigned long long>(bytes));

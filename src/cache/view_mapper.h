@@ -65,6 +65,9 @@ class ViewMapper {
   virtual void take(char* at, std::uint64_t bytes) = 0;
   virtual Status trap(char* at, std::uint64_t bytes) = 0;
   virtual Status reset(char* at, std::uint64_t bytes, bool writable) = 0;
+  // A reset takes some mappings before it gives any back. Where the kernel has none left, it uses up a few that are
+  // kept for that; this makes them anew, if it can.
+  virtual void keep_spare() = 0;
   virtual void unmap(char* at, std::uint64_t bytes) = 0;  // no access, and addresses still reserved
   virtual void wake(char* at, std::uint64_t bytes) = 0;   // who waits there tries again
 

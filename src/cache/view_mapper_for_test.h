@@ -45,6 +45,7 @@ class FailingMapper final : public ViewMapper {
     if (fails(faults_.reset)) return fail(ENOMEM);
     return inner_->reset(at, bytes, writable);
   }
+  void keep_spare() override { inner_->keep_spare(); }
   void unmap(char* at, std::uint64_t bytes) override { inner_->unmap(at, bytes); }
   void wake(char* at, std::uint64_t bytes) override { inner_->wake(at, bytes); }
   bool wait(ViewFault* fault, int timeout_ms) override { return inner_->wait(fault, timeout_ms); }

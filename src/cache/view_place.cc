@@ -262,8 +262,9 @@ Placing::Outcome Placing::place_locked() {
   const std::size_t count = find_pieces_locked(pieces, &own);
   if (own == SIZE_MAX) return Outcome::past_end;  // cannot be: `instantiate` keeps the end where it is, or beyond
   // Ours and those after it, then those before.
-  const std::size_t end = std::min(count, own + kMostRuns);
-  const std::size_t begin = own - std::min(own, kMostRuns - (end - own));
+  const std::size_t most = room_ == Room::scarce ? 1 : kMostRuns;
+  const std::size_t end = std::min(count, own + most);
+  const std::size_t begin = own - std::min(own, most - (end - own));
   const std::span<const Piece> wanted(&pieces[begin], end - begin);
   const Showing showing(view_.engine->mapper(), view_.writable, wait_);
   if (!showing.begun()) return Outcome::not_now;
@@ -289,7 +290,7 @@ Placing::Outcome Placing::place_locked() {
 }
 
 Placing::Outcome Placing::run() {
-  if (!even_crowded_ && !ViewEngine::has_room()) return Outcome::crowded;
+  if (room_ == Room::ordinary && !ViewEngine::has_room()) return Outcome::crowded;
   if (!lock_range()) return Outcome::not_now;
   if (!instantiate_.request().held() || page_ >= pages_of_file(mapping_)) return Outcome::past_end;
   Folio* const own = lock_own_for_access();

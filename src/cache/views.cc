@@ -19,7 +19,8 @@ LockClass views_lock_class{"views"};
 namespace {
 
 constinit LockClass engine_lock_class{"views of a cache"};
-constexpr std::int64_t kRunBytes = 96;      // of a view's note of one
+constexpr std::int64_t kRunBytes = 96;  // of a view's note of one
+constexpr std::uint32_t kResetsAtOnce = 8;
 constinit Atomic<std::uint32_t> run_count;  // of all views
 constinit Atomic<std::uint32_t> run_limit;  // 0: not known yet
 constinit Atomic<ViewMapperMaker> mapper_maker{&make_view_mapper};
@@ -283,12 +284,18 @@ bool ViewEngine::reset_oldest(View& view) {
   return true;
 }
 
-void ViewEngine::make_room() {
+void ViewEngine::make_room(bool at_once) {
   const std::uint32_t enough = view_run_limit() - view_run_limit() / 8;
-  for (std::uint32_t tries = 0; tries < 64 && run_count.load(memory_order_relaxed) + Placing::kMostRuns > enough;) {
+  std::uint32_t wanted = at_once ? kResetsAtOnce : 0;
+  for (std::uint32_t tries = 0;
+       tries < 64 && (wanted != 0 || run_count.load(memory_order_relaxed) + Placing::kMostRuns > enough);) {
     const ViewHold hold = next_view();
     if (!hold) break;
-    if (!reset_oldest(static_cast<View&>(hold.span()))) ++tries;
+    if (!reset_oldest(static_cast<View&>(hold.span()))) {
+      ++tries;
+    } else if (wanted != 0) {
+      --wanted;
+    }
   }
   clear_cause();
 }

@@ -48,6 +48,7 @@
 //                                                table's: waits for those who serve faults there, then wakes all
 //   frames that somebody has pinned through a    kWasViewed: their memory goes back to the host before they are
 //   view (vmsplice, O_DIRECT of others)          another folio's (FolioPool::collect_retired)
+//   the program uses up the kernel's mappings    so too, once for each page that cannot be placed for want of them
 //   too many runs                                a worker makes parts of views blank, holding no folio: what was there
 //                                                stays kViewed until it is next taken away
 // Locks: view engine (to choose a view, then hold it) apart; folio > views (one for each mapping) > leaves. The fault
@@ -124,8 +125,9 @@ class ViewEngine {
   ViewMapper& mapper() { return *mapper_; }
   // Whether all views together show few enough runs for some more.
   static bool has_room();
-  // Makes parts of views blank until they do, as far as this cache's go. May wait; no lock held.
-  void make_room();
+  // Makes parts of views blank until they do, as far as this cache's go. At once: a few of them in any case, for the
+  // kernel has no mappings left. May wait; no lock held.
+  void make_room(bool at_once);
   std::uint64_t next_stamp() { return stamp_.fetch_add(1, memory_order_relaxed) + 1; }
   void note_error_trap(View& view);  // one was made: it goes after a while
 

@@ -1,6 +1,7 @@
 // Views where the system calls behind them fail, or have nothing left to give: nothing is lost, and what is there is
 // shown in the end.
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <atomic>
@@ -148,6 +149,42 @@ TEST_F(ViewFailures, LoadsBesideStoresThatWaitForTheDirtyLimit) {
   limit.unclaim(claims);
   for (std::thread& storer : storers) storer.join();
   for (std::uint64_t page = 0; page < 12; ++page) EXPECT_EQ(view.word(page * kPageSize), 7U);
+}
+
+// Where mappings are used up, some of ours make room for what is touched.
+TEST_F(ViewFailures, MakesRoomWhereTheKernelHasNoMappingsLeft) {
+  lay();
+  const FileView view(file_, kPages), shown(file_, kPages);
+  EXPECT_TRUE(shown.all(kBytes) == file_.content());
+  faults().place.store(2, memory_order_release);  // the fault thread's, and a worker's
+  EXPECT_EQ(view.word(8), word_of(kFile, 1, 8));
+  EXPECT_GT(cache_.sum(Counter::view_resets), 0U);
+  EXPECT_TRUE(shown.all(kBytes) == file_.content());
+}
+
+// The same with the real limit.
+TEST_F(ViewFailures, ShowsPagesBesideAProgramThatUsesUpAllMappings) {
+#if defined(QUIRE_TSAN) || defined(QUIRE_ASAN)
+  GTEST_SKIP() << "sanitizers need mappings of their own";
+#endif
+  lay();
+  file_.drop_cached();  // so that workers run, and have memory of their own by then
+  const FileView view(file_, kPages);
+  for (std::uint64_t page = 0; page < kPages; page += 2)
+    EXPECT_EQ(view.word(page * kPageSize), word_of(kFile, 1, page * kPageSize));
+  const FileView blank(file_, kPages);
+  constexpr std::size_t kSpan = std::size_t{4} << 20;  // pages
+  char* const all = static_cast<char*>(
+      mmap(nullptr, kSpan * kPageSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  ASSERT_NE(all, MAP_FAILED);
+  std::size_t used = 0;
+  while (used < kSpan && mprotect(all + used * kPageSize, kPageSize, PROT_READ) == 0) used += 2;
+  const bool used_up = used < kSpan;
+  std::uint64_t found[3];
+  for (const std::uint64_t page : {1, 40, 63}) found[page / 30] = blank.word(page * kPageSize);
+  ASSERT_EQ(munmap(all, kSpan * kPageSize), 0);
+  if (!used_up) GTEST_SKIP() << "no limit on mappings is met here";
+  for (const std::uint64_t page : {1, 40, 63}) EXPECT_EQ(found[page / 30], word_of(kFile, 1, page * kPageSize));
 }
 
 }  // namespace
