@@ -8,11 +8,10 @@
 #include <new>
 
 #include "api/api_checks.h"
-#include "api/cache_impl.h"
 #include "api/caller.h"
+#include "api/handles.h"
 #include "base/error.h"
 #include "cache/read_hit.h"
-#include "quire/quire.h"
 
 // Compiled twice, for processors with AVX2 (half as many moves) and others; the loader picks one. Sanitizers are not
 // yet up when it does.
@@ -25,6 +24,8 @@
 using quire::CacheImpl;
 using quire::check_range;
 using quire::FileImpl;
+using quire::handle;
+using quire::impl;
 using quire::report_error;
 using quire::Status;
 
@@ -32,10 +33,6 @@ struct quire_cache : CacheImpl {};
 struct quire_file : FileImpl {};
 
 namespace {
-
-CacheImpl& impl(quire_cache* cache) { return *reinterpret_cast<CacheImpl*>(cache); }
-FileImpl& impl(quire_file* file) { return *reinterpret_cast<FileImpl*>(file); }
-quire_file* handle(FileImpl* file) { return reinterpret_cast<quire_file*>(file); }
 
 int failed(const FileImpl& file, const char* what, int errnum) {
   report_error(errnum, "%s of %s", what, file.path.c_str());
