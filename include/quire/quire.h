@@ -302,6 +302,106 @@ QUIRE_API ssize_t quire_residency_json(quire_file* file, char* buffer, size_t si
 QUIRE_API ssize_t quire_residency_draw(const char* name, uint64_t file_size, const quire_residency_run* runs,
                                        size_t count, int format, char* buffer, size_t size);
 
+/* --- fs-verity: Linux's format, for files on any file system. What Linux keeps behind the end of the file, hash tree
+ * and descriptor, lies in a file FILE.verity beside FILE (beside what a symbolic link leads to), which is never
+ * trusted: the digest of a file is what it is worth. While it is there quire opens FILE to read only, and verifies what
+ * is read. Any thread. path: of a regular file; EISDIR, EINVAL else, ENOENT too where the file has no name any more,
+ * and the errors of open(2) for it and its sidecar. A null path is EINVAL. --- */
+
+/* Set struct_size to sizeof(quire_verity_options); a zero field means its default. */
+typedef struct quire_verity_options {
+  size_t struct_size;
+  const char* hash_alg; /* "sha256" (default) or "sha512" */
+  unsigned block_size;  /* bytes, a power of two from 1024 to 65536; default 4096 */
+  const void* salt;     /* salt_size bytes, at most 32, hashed before each block */
+  size_t salt_size;
+  const void*
+      signature; /* of the file's digest, as `fsverity sign` makes it (detached PKCS#7, DER); kept, not checked */
+  size_t signature_size;                                      /* bytes, at most 16128 */
+  void (*progress)(void* arg, uint64_t done, uint64_t total); /* bytes; called in this thread, now and then */
+  void* arg;
+} quire_verity_options;
+
+/* Turns fs-verity on: reads the file once, hashing it on several threads, and makes FILE.verity, durable and whole or
+ * not at all, whatever happens meanwhile. NULL options mean defaults. Errors: EEXIST (it is on already), ETXTBSY (open
+ * for writing in this cache), EBUSY (open in this cache to read: it would go on without verification; open for writing
+ * in another cache; changed or opened meanwhile), EACCES, EPERM, EROFS (no permission to write the file), EINVAL
+ * (options), EMSGSIZE (salt or signature too long), EBADMSG (a malformed signature), ENOSPC, EIO, ENOMEM, EAGAIN. */
+QUIRE_API int quire_verity_enable(quire_cache* cache, const char* path, const quire_verity_options* options);
+
+/* Bytes that hold any digest as text, NUL included: "sha512:" and 128 digits. */
+#define QUIRE_DIGEST_MAX 136
+
+/* Writes the file's digest as its sidecar has it: "sha256:HEX" or "sha512:HEX", and a NUL. What the bytes are, it does
+ * not look at. Errors: ERANGE (the digest and its NUL do not fit into size bytes), ENODATA (fs-verity is not on: there
+ * is no sidecar), EBADMSG (the sidecar is damaged, or another file's). */
+QUIRE_API int quire_verity_measure(const char* path, char* digest, size_t size);
+
+/* What quire_verity_status tells. Set struct_size to sizeof(quire_verity_info) before. */
+typedef struct quire_verity_info {
+  size_t struct_size;
+  unsigned enabled;    /* 1, or 0: there is no sidecar, and the rest is zeros */
+  unsigned block_size; /* bytes */
+  char hash_alg[16];
+  char digest[QUIRE_DIGEST_MAX];
+  char root_hash[QUIRE_DIGEST_MAX]; /* written as a digest is */
+  unsigned char salt[32];
+  unsigned salt_size;      /* bytes */
+  unsigned signature_size; /* bytes; 0: unsigned */
+  uint64_t file_size;      /* bytes */
+  uint64_t tree_size;      /* bytes */
+} quire_verity_info;
+
+/* Errors: EINVAL (struct_size), EBADMSG (the sidecar is damaged, or another file's). */
+QUIRE_API int quire_verity_status(const char* path, quire_verity_info* info);
+
+/* quire_verity_bad_block.kind */
+#define QUIRE_BAD_DATA 0       /* a block of the file */
+#define QUIRE_BAD_HASH 1       /* a block of the hash tree */
+#define QUIRE_BAD_UNVERIFIED 2 /* a range of the file that cannot be verified: a block of the tree over it is bad */
+
+typedef struct quire_verity_bad_block {
+  uint32_t kind;
+  int32_t error;        /* 0, or the errno of reading it */
+  uint64_t offset;      /* bytes: in the file, for QUIRE_BAD_HASH in the sidecar */
+  uint64_t length;      /* bytes */
+  uint64_t hash_offset; /* for QUIRE_BAD_UNVERIFIED: of the bad block of the tree, in the sidecar */
+  const char* expected; /* digests, as text; NULL where there is none; valid during the call only */
+  const char* found;
+} quire_verity_bad_block;
+
+/* Set struct_size to sizeof(quire_verity_check_options); a zero field means that nothing is asked for. Callbacks run in
+ * the calling thread and may call quire. */
+typedef struct quire_verity_check_options {
+  size_t struct_size;
+  const char* digest;       /* that the file must have: "sha256:HEX", "sha512:HEX", or HEX alone */
+  const char* certificates; /* path of certificates (PEM, or one in DER) of which one must have signed the digest */
+  void (*bad_block)(void* arg, const quire_verity_bad_block* block);
+  void (*progress)(void* arg, uint64_t done, uint64_t total); /* bytes of the file */
+  void* arg;
+} quire_verity_check_options;
+
+/* Set struct_size to sizeof(quire_verity_counts) before. */
+typedef struct quire_verity_counts {
+  size_t struct_size;
+  uint64_t data_blocks; /* of the file */
+  uint64_t hash_blocks; /* of its tree */
+  uint64_t bad_data_blocks;
+  uint64_t bad_hash_blocks;
+  uint64_t unverified_blocks; /* of the file, under bad_hash_blocks */
+  char digest[QUIRE_DIGEST_MAX];
+} quire_verity_counts;
+
+/* Holds every block of the file and its hash tree, read from the disk, against the sidecar's digest, on several
+ * threads; tells of each that does not have its digest, and goes on. Without a digest or certificates only damage is
+ * found: who rewrites file and sidecar is not. options and counts may be NULL. Errors: EIO (there are bad blocks;
+ * counts tells how many), ENODATA (fs-verity is not on), EBADMSG (the sidecar's header is damaged, or another file's;
+ * the signature is malformed), EKEYREJECTED (another digest; not signed, or not by these), EINVAL (digest,
+ * certificates, struct_size), EBUSY (the file becomes shorter meanwhile), ENOMEM, EAGAIN. With any but EIO counts is as
+ * it was. */
+QUIRE_API int quire_verity_check(const char* path, const quire_verity_check_options* options,
+                                 quire_verity_counts* counts);
+
 #ifdef __cplusplus
 }
 #endif

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <utility>
@@ -91,6 +92,14 @@ struct CacheConfig {
   unsigned flags = 0;      // QUIRE_NO_IO_URING, QUIRE_NO_DIRECT, QUIRE_PUBLISH, QUIRE_NO_SIGNAL_HANDLER
 };
 
+// As quire_verity_options.
+struct VerityOptions {
+  const char* hash_alg = "sha256";
+  unsigned block_size = 4096;  // bytes
+  std::span<const std::byte> salt, signature;
+  std::function<void(std::uint64_t done, std::uint64_t total)> progress;
+};
+
 // A page cache. Files are closed before it ends.
 class QUIRE_API Cache {
  public:
@@ -110,6 +119,8 @@ class QUIRE_API Cache {
   Result<int> event_fd();                             // polls readable while there is something to reap
   Status unmap(std::span<std::byte> views);           // all that lie there; quire_munmap
   Status sync_view(std::span<std::byte> bytes);       // quire_msync
+  // Turns fs-verity on for a file; quire.h says what that means, and its errors.
+  Status enable_verity(const char* path, const VerityOptions& options = {});
   Status destroy(bool discard = false);
   quire_cache* c_handle() const { return cache_; }
 
@@ -117,5 +128,20 @@ class QUIRE_API Cache {
   explicit Cache(quire_cache* cache) : cache_(cache) {}
   quire_cache* cache_ = nullptr;
 };
+
+// fs-verity of a file by its path: quire.h says what each does, and its errors. "sha256:HEX" or "sha512:HEX":
+QUIRE_API Result<std::string> verity_digest(const char* path);
+QUIRE_API Result<quire_verity_info> verity_status(const char* path);
+
+// As quire_verity_check_options.
+struct VerityCheck {
+  const char* digest = nullptr;
+  const char* certificates = nullptr;
+  std::function<void(const quire_verity_bad_block&)> bad_block;
+  std::function<void(std::uint64_t done, std::uint64_t total)> progress;
+};
+// counts, if given, is filled in where there are bad blocks (EIO), too.
+QUIRE_API Result<quire_verity_counts> check_verity(const char* path, const VerityCheck& wanted = {},
+                                                   quire_verity_counts* counts = nullptr);
 
 }  // namespace quire

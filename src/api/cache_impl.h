@@ -6,6 +6,7 @@
 // identity the same) attached, or (identity changed, in doubt) emptied first; idle -> (no folios, or too many) absent.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -102,6 +103,13 @@ class CacheImpl {
   // last writer's writeback): the views are gone, the handle stays as after a close that failed.
   Status unmap(char* address, std::size_t length);
   Status sync_views(char* address, std::size_t length);
+
+  // Turning fs-verity on: verity_enable.cc.
+  // ETXTBSY, EBUSY: others of this cache have the file open, for writing or at all.
+  Status check_only_handle(FileImpl& file);
+  // Does `publish` and, if that succeeds, closes the handle and drops all that is cached of the file, in one step for
+  // whoever opens it. EBUSY: others of this cache have it open by now; the errnos of publish. Then it is as before.
+  Status close_unverified(FileImpl* file, const std::function<Status()>& publish);
 
   PageCache& cache() { return cache_; }
   AsyncEngine& async() { return async_; }

@@ -12,6 +12,7 @@ namespace quire {
 void add_file_commands(CLI::App& app, int& exit_code);   // cat, cp, stat
 void add_range_commands(CLI::App& app, int& exit_code);  // fallocate, clone, dedupe, exchange
 void add_see_commands(CLI::App& app, int& exit_code);    // top, residency
+void add_verity_command(CLI::App& app, int& exit_code);  // enable, measure, check, status
 void add_bench_command(CLI::App& app, int& exit_code);
 void add_torture_command(CLI::App& app, int& exit_code);
 

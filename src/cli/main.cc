@@ -31,11 +31,22 @@ bool fill_standard_descriptors() {
   return true;
 }
 
-// "Usage: quire cp [OPTIONS] SRC DST" of the subcommand that was being parsed.
+// The command that was being parsed, and its name: "quire cp", "quire verity enable".
+const CLI::App* parsed_command(const CLI::App& app, std::string* name) {
+  const CLI::App* command = &app;
+  *name = "quire";
+  for (auto parsed = app.get_subcommands(); !parsed.empty(); parsed = command->get_subcommands()) {
+    command = parsed.back();
+    *name += " " + command->get_name();
+  }
+  return command;
+}
+
+// "Usage: quire cp [OPTIONS] SRC DST" of the command that was being parsed.
 std::string usage_line(const CLI::App& app) {
-  const auto parsed = app.get_subcommands();
-  const std::string name = parsed.empty() ? "quire" : "quire " + parsed.back()->get_name();
-  const std::string help = parsed.empty() ? app.help() : parsed.back()->help("quire");
+  std::string name;
+  const CLI::App* const command = parsed_command(app, &name);
+  const std::string help = command == &app ? app.help() : command->help(name.substr(0, name.rfind(' ')));
   const std::size_t begin = help.find("Usage:");
   std::string line = begin == std::string::npos ? "Usage: " + name : help.substr(begin, help.find('\n', begin) - begin);
   return line + "\nRun '" + name + " --help' for the whole of it.\n";
@@ -43,9 +54,11 @@ std::string usage_line(const CLI::App& app) {
 
 // CLI11 says only that a subcommand is missing where the first word is none.
 std::string what_is_wrong(const CLI::App& app, const CLI::ParseError& error) {
-  if (!app.get_subcommands().empty()) return error.what();
-  const auto words = app.remaining();
-  if (words.empty()) return "a command is needed";
+  std::string name;
+  const CLI::App* const command = parsed_command(app, &name);
+  if (command->get_require_subcommand_min() == 0) return error.what();
+  const auto words = app.remaining(true);
+  if (words.empty()) return name == "quire" ? "a command is needed" : name + " needs one of its commands";
   return (words[0].starts_with("-") ? "there is no option '" : "there is no command '") + words[0] + "'";
 }
 
@@ -57,6 +70,7 @@ int run(int argc, char** argv) {
   add_file_commands(app, exit_code);
   add_range_commands(app, exit_code);
   add_see_commands(app, exit_code);
+  add_verity_command(app, exit_code);
   add_bench_command(app, exit_code);
   add_torture_command(app, exit_code);
   try {

@@ -25,8 +25,16 @@ Progress::Progress(const char* label, std::uint64_t total, bool quiet)
       start_ns_(now_ns()),
       next_ns_(start_ns_ + kSecond_ns) {}
 
-Progress::~Progress() {
+Progress::~Progress() { clear(); }
+
+void Progress::clear() {
   if (printed_) std::fputs("\r\033[K", stderr);
+  printed_ = false;
+}
+
+void Progress::update(std::uint64_t done, std::uint64_t total) {
+  total_ = total;
+  update(done);
 }
 
 void Progress::update(std::uint64_t done) {

@@ -15,10 +15,12 @@ class Progress {
   Progress& operator=(const Progress&) = delete;
 
   void update(std::uint64_t done);
+  void update(std::uint64_t done, std::uint64_t total);  // where the total comes with it
+  void clear();                                          // wipes the line, for another that is to be printed
 
  private:
   const char* const label_;
-  const std::uint64_t total_;
+  std::uint64_t total_;
   const bool enabled_;
   const std::int64_t start_ns_;
   std::int64_t next_ns_;

@@ -83,6 +83,15 @@ Owned<CMS_ContentInfo> parse_message(std::span<const std::uint8_t> signature) {
   return CMS_is_detached(message.get()) == 1 ? std::move(message) : nullptr;
 }
 
+Result<Owned<CMS_ContentInfo>> checked_message(std::span<const std::uint8_t> signature) {
+  if (signature.size() > kMaxSignatureSize) {
+    return fail_with(EBADMSG, "a signature of %zu bytes: %zu is the limit", signature.size(), kMaxSignatureSize);
+  }
+  Owned<CMS_ContentInfo> message = parse_message(signature);
+  if (message != nullptr) return message;
+  return fail_with(EBADMSG, "malformed signature: no detached PKCS#7 signature in DER, as `fsverity sign` makes");
+}
+
 // What to say of a signature that is well formed, and wrong.
 const char* reason_of_rejection() {
   switch (ERR_GET_REASON(ERR_peek_last_error())) {
@@ -102,6 +111,12 @@ Result<std::vector<std::uint8_t>> read_signature(const char* path) {
   if (bytes->empty()) return fail_with(EBADMSG, "the signature %s is empty", path);
   if (bytes->size() <= kMaxSignatureSize) return bytes;
   return fail_with(EMSGSIZE, "the signature %s has more than %zu bytes, which is the limit", path, kMaxSignatureSize);
+}
+
+Status check_signature_form(std::span<const std::uint8_t> signature) {
+  const OpensslErrors errors;
+  QUIRE_TRY(checked_message(signature));
+  return {};
 }
 
 void Certificates::FreeStore::operator()(X509_STORE* store) const { X509_STORE_free(store); }
@@ -157,19 +172,14 @@ Status Certificates::add_der(std::span<const std::uint8_t> bytes, const char* pa
 
 Status Certificates::verify(const Digest& file_digest, std::span<const std::uint8_t> signature) const {
   if (store_ == nullptr) return fail_with(EKEYREJECTED, "no certificate was given to check the signature with");
-  if (signature.size() > kMaxSignatureSize) {
-    return fail_with(EBADMSG, "a signature of %zu bytes: %zu is the limit", signature.size(), kMaxSignatureSize);
-  }
   const OpensslErrors errors;
-  const Owned<CMS_ContentInfo> message = parse_message(signature);
-  if (message == nullptr) {
-    return fail_with(EBADMSG, "malformed signature: no detached PKCS#7 signature in DER, as `fsverity sign` makes");
-  }
+  const auto message = checked_message(signature);
+  QUIRE_TRY(message);
   const FormattedDigest signed_bytes = formatted_digest(file_digest);
   const Owned<BIO> content = filtered_memory_bio(signed_bytes.view());
   const Owned<STACK_OF(X509)> given(X509_STORE_get1_all_certs(store_.get()));
   if (content == nullptr || given == nullptr) return no_memory();
-  if (CMS_verify(message.get(), given.get(), store_.get(), content.get(), nullptr, CMS_BINARY) == 1) return {};
+  if (CMS_verify(message.value().get(), given.get(), store_.get(), content.get(), nullptr, CMS_BINARY) == 1) return {};
   return fail_with(EKEYREJECTED, "the signature of %s is rejected: %s (OpenSSL: %s)", to_string(file_digest).c_str(),
                    reason_of_rejection(), errors.last());
 }

@@ -25,6 +25,9 @@ inline constexpr std::size_t kMaxSignatureSize = 16128;  // FS_VERITY_MAX_SIGNAT
 // The bytes of a signature file. The errno of open or read; EMSGSIZE, as Linux has it, over the limit; EBADMSG: empty.
 Result<std::vector<std::uint8_t>> read_signature(const char* path);
 
+// That it is a detached PKCS#7 signature in DER, by whomever and over whatever. EBADMSG, also over the limit on size.
+Status check_signature_form(std::span<const std::uint8_t> signature);
+
 // Whose signatures are accepted. Unchanging: any number of threads may verify against one.
 class Certificates {
  public:
