@@ -105,11 +105,11 @@ void add_bench_command(CLI::App& app, int& exit_code) {
   bench
       ->add_option(
           "SCENARIO", options.scenario,
-          "short-read, overwrite, mixed, range-mix, seq-read, rand-read or view; or hit-ratio, which simulates "
+          "short-read, overwrite, mixed, range-mix, seq-read, rand-read, view or verity; or hit-ratio, which simulates "
           "replacement policies on traces")
       ->required()
       ->check(CLI::IsMember(
-          {"short-read", "overwrite", "mixed", "range-mix", "seq-read", "rand-read", "view", "hit-ratio"}));
+          {"short-read", "overwrite", "mixed", "range-mix", "seq-read", "rand-read", "view", "verity", "hit-ratio"}));
   CLI::Option* path = bench
                           ->add_option("--path", options.directories,
                                        "measure system calls here; quire in the first (default: the current directory)")
@@ -127,9 +127,9 @@ void add_bench_command(CLI::App& app, int& exit_code) {
   bench->add_option("--seconds", options.seconds, "measuring time per row (default 1)")
       ->check(CLI::Range(0.001, 86400.0))
       ->type_name("S");
-  CLI::Option* size = add_size_option(
-      *bench, "--file-size", options.file_size,
-      "file size (default: short-read 4K and 1M; overwrite, mixed, range-mix, view 64M; seq-read, rand-read 1G)");
+  CLI::Option* size = add_size_option(*bench, "--file-size", options.file_size,
+                                      "file size (default: short-read 4K and 1M; overwrite, mixed, range-mix, view "
+                                      "64M; seq-read, rand-read, verity 1G)");
   add_size_option(*bench, "--memory", options.memory, "quire's memory (default: what suits the scenario)");
   bench->add_option("--json", options.json, "also write the rows as JSON; -: to standard output, the table to stderr")
       ->type_name("FILE");

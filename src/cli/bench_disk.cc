@@ -57,7 +57,7 @@ class DiskQuire : public Contestant {
     }
     for (unsigned i = 0; i < caches_wanted_; ++i) {
       Open& open = open_.emplace_back();
-      open.cache = make_cache(memory_);
+      open.cache = make_cache(memory_, target_.cache_flags);
       if (!open.cache) throw BenchError(quire_error_message());
       open.file.reset(quire_open(open.cache.get(), target_.file.c_str(), O_RDONLY, 0));
       if (!open.file) throw BenchError(quire_error_message());

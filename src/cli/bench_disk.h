@@ -13,7 +13,8 @@ struct DiskTarget {
   std::string directory;  // for the report
   std::string file;
   std::uint64_t file_size = 0;
-  bool cold = true;  // else everything is read once before the first turn
+  bool cold = true;          // else everything is read once before the first turn
+  unsigned cache_flags = 0;  // of quire's caches, besides those that all commands have
 };
 
 // Through quire; cold: a fresh cache of `memory` bytes each turn. With work.depth > 1 each thread has a cache of its

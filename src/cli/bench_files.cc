@@ -104,27 +104,32 @@ Descriptor::~Descriptor() {
   if (fd_ >= 0) (void)close(fd_);
 }
 
-ScratchFile::ScratchFile(const std::string& directory, std::uint64_t size) {
-  static unsigned next_number = 0;
-  require_space(directory, size);
+ScratchFile::ScratchFile(const std::string& path) : path_(path) {
   watch_signals();
-  path_ = directory + "/.quire-bench-" + std::to_string(getpid()) + "-" + std::to_string(next_number++);
   entry_ = new ScratchEntry(path_);
   entry_->next = scratch_entries.load(memory_order_relaxed);  // the main thread alone adds entries
   scratch_entries.store(entry_, memory_order_release);
+}
+
+namespace {
+
+std::string next_name(const std::string& directory, std::uint64_t size) {
+  static unsigned next_number = 0;
+  require_space(directory, size);
+  return directory + "/.quire-bench-" + std::to_string(getpid()) + "-" + std::to_string(next_number++);
+}
+
+}  // namespace
+
+ScratchFile::ScratchFile(const std::string& directory, std::uint64_t size) : ScratchFile(next_name(directory, size)) {
   const Descriptor fd(open(path_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
   if (fd.get() < 0) {
     const int errnum = errno;
     entry_->live.store(false, memory_order_release);  // not ours to remove
+    entry_ = nullptr;
     throw BenchError("cannot make " + path_ + ": " + errno_text(errnum) + "; choose another --path");
   }
-  try {
-    write_random(fd.get(), path_, size);
-  } catch (...) {  // no destructor runs for a constructor that throws
-    entry_->live.store(false, memory_order_release);
-    (void)unlink(path_.c_str());
-    throw;
-  }
+  write_random(fd.get(), path_, size);  // where it throws the destructor runs: another constructor has ended
 }
 
 ScratchFile::ScratchFile(ScratchFile&& other) noexcept : path_(std::move(other.path_)), entry_(other.entry_) {

@@ -27,12 +27,16 @@ class ScratchFile {
  public:
   // Throws BenchError: no space (checked first), no permission, ...
   ScratchFile(const std::string& directory, std::uint64_t size);
+  // One that something else makes, or has made, under this name.
+  static ScratchFile named(const std::string& path) { return ScratchFile(path); }
   ScratchFile(ScratchFile&& other) noexcept;
   ScratchFile& operator=(ScratchFile&&) = delete;
   ~ScratchFile();
   const std::string& path() const { return path_; }
 
  private:
+  explicit ScratchFile(const std::string& path);
+
   std::string path_;
   ScratchEntry* entry_ = nullptr;  // null once moved from
 };

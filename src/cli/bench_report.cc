@@ -14,7 +14,7 @@ namespace quire {
 
 namespace {
 
-constexpr const char* kLine = "{:<10} {:<5} {:<6} {:>3} {:>3} {:>6} {:>5} {:<9} {:<4} {:>12} {:>9} {:>10} {:>7}  {}\n";
+constexpr const char* kLine = "{:<13} {:<5} {:<6} {:>3} {:>3} {:>6} {:>5} {:<10} {:<4} {:>12} {:>9} {:>10} {:>7}  {}\n";
 
 // Keys in the order in which they are documented; figures rounded to what the clock can tell.
 nlohmann::ordered_json to_json(const BenchRow& row) {

@@ -16,6 +16,7 @@
 #include "cli/bench_hit_ratio.h"
 #include "cli/bench_ranges.h"
 #include "cli/bench_report.h"
+#include "cli/bench_verity.h"
 #include "cli/bench_view.h"
 #include "cli/size.h"
 #include "cli/support.h"
@@ -262,7 +263,7 @@ struct Scenario {
 };
 constexpr Scenario kScenarios[] = {
     {"short-read", &short_read, 2}, {"overwrite", &overwrite, 2}, {"mixed", &mixed, 1}, {"range-mix", &range_mix, 1},
-    {"seq-read", &seq_read, 1},     {"rand-read", &rand_read, 2}, {"view", &view, 1}};
+    {"seq-read", &seq_read, 1},     {"rand-read", &rand_read, 2}, {"view", &view, 1},   {"verity", &bench_verity, 1}};
 
 }  // namespace
 

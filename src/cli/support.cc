@@ -51,11 +51,11 @@ unsigned cache_flags() {
   return set ? QUIRE_PUBLISH : 0;
 }
 
-CachePtr make_cache(std::uint64_t memory) {
+CachePtr make_cache(std::uint64_t memory, unsigned flags) {
   quire_options options{};
   options.struct_size = sizeof options;
   options.memory = memory;
-  options.flags = cache_flags();
+  options.flags = cache_flags() | flags;
   return CachePtr(quire_cache_create(&options));
 }
 

@@ -33,8 +33,8 @@ using FilePtr = std::unique_ptr<quire_file, FileDeleter>;
 // be watched by `quire top` and `quire residency`; else 0.
 unsigned cache_flags();
 
-// memory 0 is the library's default. Null: quire_error_message() says why.
-CachePtr make_cache(std::uint64_t memory);
+// memory 0 is the library's default. flags: besides cache_flags(). Null: quire_error_message() says why.
+CachePtr make_cache(std::uint64_t memory, unsigned flags = 0);
 
 // False: quire_error_message() says what could not be written back.
 bool close_file(FilePtr& file);
