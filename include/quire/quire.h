@@ -50,6 +50,9 @@ typedef struct quire_options {
  * notes for quire_error_message what a SIGBUS in a view was about, and then does what the program had set before, be it
  * a handler or the default. */
 #define QUIRE_NO_SIGNAL_HANDLER 0x8u
+/* quire_options.flags: for comparisons only. Hash blocks of verified files are read when the data that needs them has
+ * come, one after the other, instead of along with it. */
+#define QUIRE_HASHES_AT_COMPLETION 0x10u
 
 /* quire_cache_destroy flags: drop what could not be written back. */
 #define QUIRE_DISCARD 0x1u
@@ -82,6 +85,18 @@ QUIRE_API int quire_cache_resize(quire_cache* cache, size_t memory);
  * fails leaves each of its blocks old, new or torn, or, where it went through the cache, stands there to be written
  * again. */
 QUIRE_API quire_file* quire_open(quire_cache* cache, const char* path, int flags, mode_t mode);
+
+/* Opens a file for which fs-verity is on (it has a sidecar, FILE.verity), to read (flags: O_RDONLY and what goes with
+ * it), if it is what the caller names: digest_hex, the file's digest as `quire verity measure` or `fsverity digest`
+ * print it ("sha256:HEX", "sha512:HEX", or HEX alone); cert_path, a file of certificates in PEM, or one in DER, of which
+ * one must have signed the digest. Either may be NULL, not both. Every byte that is read is verified against it, by
+ * whichever call; EIO for what does not, and only for that. quire_open verifies, too, where there is a sidecar, but
+ * believes what that says of itself: it detects damage, not a forger who rewrites both files. Opening a file for which
+ * fs-verity is on for writing is EPERM. Errors, besides quire_open's: EINVAL (no digest, no certificates, neither
+ * given), ENODATA (it has no sidecar), EBADMSG (the sidecar is not sound, or another file's), EKEYREJECTED (another
+ * digest, not signed, or not by them), EBUSY (open here since before fs-verity was turned on). */
+QUIRE_API quire_file* quire_open_verified(quire_cache* cache, const char* path, int flags, const char* digest_hex,
+                                          const char* cert_path);
 
 /* Opens the file behind fd, with the access mode that fd has; takes a duplicate, fd stays the caller's. */
 QUIRE_API quire_file* quire_fdopen(quire_cache* cache, int fd);

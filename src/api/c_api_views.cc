@@ -3,20 +3,12 @@
 
 #include <new>
 
-#include "api/cache_impl.h"
+#include "api/handles.h"
 #include "base/error.h"
-#include "quire/quire.h"
 
-using quire::CacheImpl;
 using quire::FileImpl;
+using quire::impl;
 using quire::report_error;
-
-namespace {
-
-CacheImpl& impl(quire_cache* cache) { return *reinterpret_cast<CacheImpl*>(cache); }
-FileImpl& impl(quire_file* file) { return *reinterpret_cast<FileImpl*>(file); }
-
-}  // namespace
 
 extern "C" {
 

@@ -23,11 +23,6 @@ constexpr std::size_t kMaxIdleFiles = 256;
 constexpr std::size_t kWrittenMapShare = 1024;  // the map of written blocks takes one part in so many, if it is used
 constexpr std::size_t kGrowsTo = 64;  // times the memory it was made with; address space and a little more a time
 
-std::uint64_t next_inode_id() {
-  static Atomic<std::uint64_t> last;
-  return last.fetch_add(1, memory_order_relaxed) + 1;
-}
-
 void set_flags(FileImpl& file, int open_flags) {
   file.readable = (open_flags & O_ACCMODE) != O_WRONLY;
   file.writable = (open_flags & O_ACCMODE) != O_RDONLY;
@@ -50,6 +45,12 @@ bool is_settled(Mapping& mapping) {
 constexpr unsigned kDefaultDepth = 128;
 constexpr unsigned kRequestsPerDepth = 8;  // submitted and not yet reaped, for each that the device may have
 
+// Hashing is all that they do.
+unsigned verity_threads() {
+  const long processors = sysconf(_SC_NPROCESSORS_ONLN);
+  return static_cast<unsigned>(std::clamp<long>(processors, 2, Workers::kMost));
+}
+
 unsigned depth_of(const CacheOptions& options) { return options.io_depth != 0 ? options.io_depth : kDefaultDepth; }
 
 void describe_failure(const AsyncRequest& request, int errnum) {
@@ -61,6 +62,11 @@ void describe_failure(const AsyncRequest& request, int errnum) {
 }  // namespace
 
 const std::size_t HostInode::kBytes = sizeof(HostInode) + sizeof(HostBacking) + sizeof(FileDevice) + 64;
+
+std::uint64_t CacheImpl::next_inode_id() {
+  static Atomic<std::uint64_t> last;
+  return last.fetch_add(1, memory_order_relaxed) + 1;
+}
 
 LockClass& CacheImpl::table_lock_class() {
   static LockClass lock_class{"file table", LockClass::Nesting::ascending};  // fork takes them all
@@ -76,7 +82,8 @@ CacheImpl::CacheImpl(const CacheOptions& options)
                         [](void* cache, std::size_t bytes) {
                           static_cast<PageCache*>(cache)->charge_files(static_cast<std::int64_t>(bytes));
                         },
-                    .owner = &cache_}) {}
+                    .owner = &cache_}),
+      verity_workers_(verity_threads(), "quire-verity") {}
 
 Result<std::unique_ptr<CacheImpl>> CacheImpl::create(const CacheOptions& options) {
   if (device_in_forked_child()) {
@@ -132,7 +139,8 @@ Status CacheImpl::attach_locked(HostInode& inode, HostDescriptors files, bool wr
 }
 
 // `file` says how it was opened; the rest of it is filled in here.
-Result<FileImpl*> CacheImpl::open_files(HostDescriptors files, std::unique_ptr<FileImpl> file) {
+Result<FileImpl*> CacheImpl::open_files(HostDescriptors files, std::unique_ptr<FileImpl> file,
+                                        const VerityTrust* trust) {
   const auto identity = identify_host_file(files.buffered);
   QUIRE_TRY(identity);
   MutexLock lock(table_mutex_);
@@ -146,7 +154,12 @@ Result<FileImpl*> CacheImpl::open_files(HostDescriptors files, std::unique_ptr<F
     found = files_.emplace(key, std::move(fresh)).first;
   }
   HostInode& inode = *found->second;
-  const Status attached = attach_locked(inode, std::move(files), file->writable);
+  const bool wrote = inode.host->may_write();
+  Status attached = attach_locked(inode, std::move(files), file->writable);
+  if (attached.ok()) {
+    attached = settle_verity_locked(inode, *file, trust);
+    if (!attached.ok() && !wrote) inode.host->stop_writing();
+  }
   if (!attached.ok()) {
     if (inode.handles == 0) {
       if (inode.host->attached()) inode.host->detach();
@@ -166,7 +179,7 @@ Result<FileImpl*> CacheImpl::open_files(HostDescriptors files, std::unique_ptr<F
   return file.release();
 }
 
-Result<FileImpl*> CacheImpl::open(const char* path, int flags, mode_t mode) {
+Result<FileImpl*> CacheImpl::open(const char* path, int flags, mode_t mode, const VerityTrust* trust) {
   QUIRE_TRY(check_not_forked(cache_));
   if ((flags & O_ACCMODE) == O_ACCMODE)
     return fail_with(EINVAL, "the access mode is none of O_RDONLY, O_WRONLY, O_RDWR");
@@ -175,7 +188,7 @@ Result<FileImpl*> CacheImpl::open(const char* path, int flags, mode_t mode) {
   auto wanted = std::make_unique<FileImpl>(cache_, path);
   set_flags(*wanted, flags);
   wanted->may_be_new = wanted->writable && (flags & O_CREAT) != 0;
-  auto file = open_files(files.take(), std::move(wanted));
+  auto file = open_files(files.take(), std::move(wanted), trust);
   QUIRE_TRY(file);
   if ((flags & O_TRUNC) != 0 && file.value()->writable && !file.value()->host->host->block_device()) {
     const Status truncated = file_truncate(*file.value(), 0);
@@ -194,7 +207,7 @@ Result<FileImpl*> CacheImpl::open_fd(int fd) {
   auto files = open_host_fd(fd, &flags);
   QUIRE_TRY(files);
   set_flags(*wanted, flags);
-  return open_files(files.take(), std::move(wanted));
+  return open_files(files.take(), std::move(wanted), nullptr);
 }
 
 Status CacheImpl::close(FileImpl* file) {
@@ -246,6 +259,7 @@ void CacheImpl::forget_unclosed_locked(FileImpl& file) {
 
 void CacheImpl::make_idle_locked(HostInode& inode) {
   drain_ahead(inode.inode.mapping);
+  end_verity_locked(inode);
   cache_.flusher().forget(inode.inode.mapping);  // it may be about to flush what a close has just settled
   const auto identity = inode.host->identity();
   inode.identity = identity.ok() ? identity.value() : HostIdentity{};
@@ -320,7 +334,10 @@ Status CacheImpl::shut_down(bool discard) {
   }
   unclosed_count_ = 0;
   handles_ = 0;
-  for (auto& [key, inode] : files_) empty(*inode);
+  for (auto& [key, inode] : files_) {
+    end_verity_locked(*inode);  // of handles that were discarded
+    empty(*inode);
+  }
   files_.clear();
   return {};
 }
@@ -330,6 +347,7 @@ void CacheImpl::after_fork_child() {
   for (auto& [key, inode] : files_) {
     inode->inode.mapping.gate.poison();
     inode->host->close_in_child();
+    if (inode->sidecar != nullptr) inode->sidecar->close_in_child();
   }
   table_mutex_.unlock();
 }

@@ -12,11 +12,13 @@
 #include <string>
 
 #include "api/publisher.h"
+#include "api/verity_open.h"
 #include "cache/page_cache.h"
 #include "cache/residency.h"
 #include "cache/views.h"
 #include "fs/async.h"
 #include "fs/open_file.h"
+#include "fs/verity.h"
 #include "host/host_backing.h"
 #include "quire/result.h"
 
@@ -44,6 +46,11 @@ struct HostInode {
   MemoryCharge charge;
   HostBacking* host;
   Inode inode;
+  // While it is verified, from its first handle to its last (verity_open.h); the mapping's verifier:
+  std::unique_ptr<FileVerity> verity;
+  HostBacking* sidecar = nullptr;  // the verity's
+  verity::Digest verity_digest;
+  std::vector<std::uint8_t> verity_signature;
   HostIdentity identity;  // while idle: as it was when the last handle was closed
   unsigned handles = 0;
   unsigned writers = 0;
@@ -69,6 +76,7 @@ struct CacheOptions {
   bool use_direct = true;
   bool publish = false;
   bool signal_handler = true;
+  bool verity_at_completion = false;  // for comparisons: hashes are read when the data has come
 };
 
 class CacheImpl {
@@ -76,7 +84,11 @@ class CacheImpl {
   static Result<std::unique_ptr<CacheImpl>> create(const CacheOptions& options);
   ~CacheImpl();
 
-  Result<FileImpl*> open(const char* path, int flags, mode_t mode);
+  Result<FileImpl*> open(const char* path, int flags, mode_t mode) { return open(path, flags, mode, nullptr); }
+  // To be verified against what the opener names.
+  Result<FileImpl*> open_verified(const char* path, int flags, const VerityTrust& trust) {
+    return open(path, flags, 0, &trust);
+  }
   Result<FileImpl*> open_fd(int fd);
   Status close(FileImpl* file);  // frees it on success
   // Writes back and forgets every file. EBUSY while handles are open, or requests are not reaped. On success the object
@@ -120,8 +132,13 @@ class CacheImpl {
 
  private:
   explicit CacheImpl(const CacheOptions& options);  // with a memory
-  Result<FileImpl*> open_files(HostDescriptors files, std::unique_ptr<FileImpl> file);
+  Result<FileImpl*> open(const char* path, int flags, mode_t mode, const VerityTrust* trust);
+  Result<FileImpl*> open_files(HostDescriptors files, std::unique_ptr<FileImpl> file, const VerityTrust* trust);
   Status attach_locked(HostInode& inode, HostDescriptors files, bool writable) REQUIRES(table_mutex_);
+  // verity_open.cc
+  Status settle_verity_locked(HostInode& inode, const FileImpl& file, const VerityTrust* trust) REQUIRES(table_mutex_);
+  Status start_verity_locked(HostInode& inode, FoundSidecar found) REQUIRES(table_mutex_);
+  void end_verity_locked(HostInode& inode) REQUIRES(table_mutex_);
   void forget_unclosed_locked(FileImpl& file) REQUIRES(table_mutex_);
   void make_idle_locked(HostInode& inode) REQUIRES(table_mutex_);
   void trim_idle_locked() REQUIRES(table_mutex_);
@@ -133,6 +150,7 @@ class CacheImpl {
   PageCache cache_;
   AsyncEngine async_;
   WrittenMap written_map_;  // before the files, which forget what they had in it
+  Workers verity_workers_;  // before the files, which wait for theirs
   Mutex table_mutex_{table_lock_class(), LockKey{reinterpret_cast<std::uintptr_t>(this), 0}};
   std::map<FileKey, std::unique_ptr<HostInode>> files_ GUARDED_BY(table_mutex_);
   unsigned handles_ GUARDED_BY(table_mutex_) = 0;
@@ -141,6 +159,7 @@ class CacheImpl {
   std::uint64_t idle_clock_ GUARDED_BY(table_mutex_) = 0;
   std::map<char*, View*> views_ GUARDED_BY(table_mutex_);  // by address
   static LockClass& table_lock_class();
+  static std::uint64_t next_inode_id();
   std::unique_ptr<Publisher> publisher_;  // last: its thread looks at all of the above
 };
 

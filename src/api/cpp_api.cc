@@ -5,7 +5,7 @@
 #include <cerrno>
 
 #include "api/api_checks.h"
-#include "api/cache_impl.h"
+#include "api/handles.h"
 #include "base/error.h"
 #include "cache/residency.h"
 #include "quire/quire.hpp"
@@ -22,8 +22,6 @@ Status done(int rc) {
   if (rc != 0) return fail(errno);
   return {};
 }
-
-FileImpl& impl(quire_file* file) { return *reinterpret_cast<FileImpl*>(file); }
 
 unsigned io_flags(Access access) {
   constexpr unsigned kFlags[] = {0, kIoBuffered, kIoDirect};

@@ -41,7 +41,8 @@ class DirectIo : public ::testing::TestWithParam<unsigned> {
     Fd fd(path_, O_RDWR);
     EXPECT_EQ(::fsync(fd), 0);
   }
-  bool past_cache() { return stat_of(cache_, "direct_writes") != 0; }
+  // Some hosts have no O_DIRECT that quire would use: there everything goes through the host's cache.
+  bool past_cache() { return stat_of(cache_, "direct_writes") != 0 && stat_of(cache_, "direct_fallbacks") == 0; }
 
   TempDir dir_;
   std::string path_;

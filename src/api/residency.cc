@@ -7,8 +7,8 @@
 #include <new>
 #include <vector>
 
-#include "api/cache_impl.h"
 #include "api/caller.h"
+#include "api/handles.h"
 #include "api/residency_draw.h"
 #include "base/error.h"
 
@@ -33,8 +33,6 @@ Result<std::uint64_t> CacheImpl::try_residency(FileKey key, ResidencyCursor& at,
 }
 
 namespace {
-
-FileImpl& impl(quire_file* file) { return *reinterpret_cast<FileImpl*>(file); }
 
 // The first `most` runs from the cursor on.
 std::vector<quire_residency_run> some_runs(const Mapping& mapping, ResidencyCursor at, std::size_t most) {

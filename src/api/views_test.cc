@@ -17,12 +17,21 @@ namespace {
 
 constexpr std::size_t kPage = 4096;
 
-TEST(Views, ShowsTheFile) {
+// A host's file of so many named bytes, open in a cache of its own.
+struct OpenedFile {
+  OpenedFile(std::size_t size, int flags, std::size_t memory = 16 * kMiB)
+      : bytes(named_bytes(1, 0, size)), cache(make_cache(memory)) {
+    host_write(dir / "file", bytes);
+    file = open_file(cache, dir / "file", flags);
+  }
   TempDir dir;
-  const std::string bytes = named_bytes(1, 0, 3 * kMiB + 100);
-  host_write(dir / "file", bytes);
-  const CachePtr cache = make_cache();
-  const FilePtr file = open_file(cache, dir / "file", O_RDONLY);
+  std::string bytes;
+  CachePtr cache;
+  FilePtr file;
+};
+
+TEST(Views, ShowsTheFile) {
+  const auto& [dir, bytes, cache, file] = OpenedFile(3 * kMiB + 100, O_RDONLY);
   const TestView view(cache, file, 0, bytes.size());
   EXPECT_TRUE(same_bytes(view.bytes(0, bytes.size()), bytes));
   EXPECT_TRUE(same_bytes(view.bytes(bytes.size(), kPage - bytes.size() % kPage),
@@ -33,11 +42,7 @@ TEST(Views, ShowsTheFile) {
 }
 
 TEST(Views, RandomTouches) {
-  TempDir dir;
-  const std::string bytes = named_bytes(1, 0, 8 * kMiB);
-  host_write(dir / "file", bytes);
-  const CachePtr cache = make_cache(32 * kMiB);
-  const FilePtr file = open_file(cache, dir / "file", O_RDONLY);
+  const auto& [dir, bytes, cache, file] = OpenedFile(8 * kMiB, O_RDONLY, 32 * kMiB);
   const TestView view(cache, file, 0, bytes.size());
   for (std::size_t i = 0; i < 2000; ++i) {
     const std::size_t at = i * 7919 * 8 % bytes.size();
@@ -46,10 +51,7 @@ TEST(Views, RandomTouches) {
 }
 
 TEST(Views, R3_WritesShow) {
-  TempDir dir;
-  host_write(dir / "file", named_bytes(1, 0, kMiB));
-  const CachePtr cache = make_cache();
-  const FilePtr file = open_file(cache, dir / "file", O_RDWR);
+  const auto& [dir, bytes, cache, file] = OpenedFile(kMiB, O_RDWR);
   const TestView view(cache, file, 0, kMiB);
   EXPECT_TRUE(same_bytes(view.bytes(0, kMiB), named_bytes(1, 0, kMiB)));
   write_all(file, named_bytes(2, 0, 100'000), 0);  // over pages that are shown
@@ -60,11 +62,7 @@ TEST(Views, R3_WritesShow) {
 }
 
 TEST(Views, R3_RangeOperationsShow) {
-  TempDir dir;
-  const std::string bytes = named_bytes(1, 0, kMiB);
-  host_write(dir / "file", bytes);
-  const CachePtr cache = make_cache();
-  const FilePtr file = open_file(cache, dir / "file", O_RDWR);
+  const auto& [dir, bytes, cache, file] = OpenedFile(kMiB, O_RDWR);
   const TestView view(cache, file, 0, 2 * kMiB);
   EXPECT_TRUE(same_bytes(view.bytes(0, kMiB), bytes));
   ASSERT_EQ(quire_fallocate(file.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 5000, 200'000), 0);
@@ -86,10 +84,7 @@ TEST(Views, R3_RangeOperationsShow) {
 TEST(Views, PastTheEndIsSIGBUS) {
   SKIP_WHERE_HANDLERS_ARE_NOT_LEFT();
   const CatchFaults faults;
-  TempDir dir;
-  host_write(dir / "file", named_bytes(1, 0, 5000));
-  const CachePtr cache = make_cache();
-  const FilePtr file = open_file(cache, dir / "file", O_RDWR);
+  const auto& [dir, bytes, cache, file] = OpenedFile(5000, O_RDWR);
   const TestView view(cache, file, 0, 100 * kPage);
   EXPECT_EQ(load_or_signal(view.base() + 2 * kPage), -SIGBUS);
   EXPECT_EQ(load_or_signal(view.base() + 50 * kPage), -SIGBUS);
@@ -121,11 +116,7 @@ TEST(Views, PastTheEndIsSIGBUS) {
 TEST(Views, SIGBUSStaysInItsThread) {
   SKIP_WHERE_HANDLERS_ARE_NOT_LEFT();
   const CatchFaults faults;
-  TempDir dir;
-  const std::string bytes = named_bytes(1, 0, kMiB);
-  host_write(dir / "file", bytes);
-  const CachePtr cache = make_cache();
-  const FilePtr file = open_file(cache, dir / "file", O_RDONLY);
+  const auto& [dir, bytes, cache, file] = OpenedFile(kMiB, O_RDONLY);
   const TestView view(cache, file, 0, 2 * kMiB);
   std::atomic<bool> stop{false};
   std::thread other([&] {
@@ -140,11 +131,7 @@ TEST(Views, SIGBUSStaysInItsThread) {
 }
 
 TEST(Views, OutliveTheirHandle) {
-  TempDir dir;
-  const std::string bytes = named_bytes(1, 0, kMiB);
-  host_write(dir / "file", bytes);
-  CachePtr cache = make_cache();
-  FilePtr file = open_file(cache, dir / "file", O_RDONLY);
+  auto&& [dir, bytes, cache, file] = OpenedFile(kMiB, O_RDONLY);
   TestView view(cache, file, 0, kMiB);
   close_file(file);
   EXPECT_TRUE(same_bytes(view.bytes(0, kMiB), bytes));
@@ -160,10 +147,7 @@ TEST(Views, OutliveTheirHandle) {
 
 TEST(Views, DiscardUnmaps) {
   const CatchFaults faults;
-  TempDir dir;
-  host_write(dir / "file", named_bytes(1, 0, kMiB));
-  CachePtr cache = make_cache();
-  FilePtr file = open_file(cache, dir / "file", O_RDONLY);
+  auto&& [dir, bytes, cache, file] = OpenedFile(kMiB, O_RDONLY);
   const char* const base = static_cast<const char*>(quire_mmap(file.get(), 0, kMiB, PROT_READ));
   EXPECT_GE(load_or_signal(base), 0);
   close_file(file);
@@ -172,10 +156,7 @@ TEST(Views, DiscardUnmaps) {
 }
 
 TEST(Views, Arguments) {
-  TempDir dir;
-  host_write(dir / "file", named_bytes(1, 0, kMiB));
-  const CachePtr cache = make_cache();
-  const FilePtr file = open_file(cache, dir / "file", O_RDONLY);
+  const auto& [dir, bytes, cache, file] = OpenedFile(kMiB, O_RDONLY);
   const FilePtr writer = open_file(cache, dir / "file", O_WRONLY);
   EXPECT_FAILS(EINVAL, quire_mmap(file.get(), -4096, kPage, PROT_READ));
   EXPECT_FAILS(EINVAL, quire_mmap(file.get(), 1, kPage, PROT_READ));
@@ -227,11 +208,7 @@ TEST(Views, R3_StoresShow) {
 
 // A buffer may lie in a view, of the very range, too, and in parts of it that nobody has touched yet.
 TEST(Views, R4_BuffersInViews) {
-  TempDir dir;
-  std::string bytes = named_bytes(1, 0, kMiB);
-  host_write(dir / "file", bytes);
-  const CachePtr cache = make_cache();
-  const FilePtr file = open_file(cache, dir / "file", O_RDWR);
+  auto&& [dir, bytes, cache, file] = OpenedFile(kMiB, O_RDWR);
   for (std::size_t i = 0; i < 60; ++i) {
     const TestView view(cache, file, 0, kMiB, PROT_READ | PROT_WRITE);  // blank
     const std::size_t count = i % 3 == 0 ? 100 : i % 3 == 1 ? 5000 : 150'000;
@@ -250,11 +227,7 @@ TEST(Views, R4_BuffersInViews) {
 }
 
 TEST(Views, D1_TheLastWriterMayBeAView) {
-  TempDir dir;
-  std::string bytes = named_bytes(1, 0, kMiB);
-  host_write(dir / "file", bytes);
-  const CachePtr cache = make_cache();
-  FilePtr file = open_file(cache, dir / "file", O_RDWR);
+  auto&& [dir, bytes, cache, file] = OpenedFile(kMiB, O_RDWR);
   TestView view(cache, file, 0, kMiB, PROT_READ | PROT_WRITE);
   close_file(file);
   view.base()[100'000] = '!';
@@ -265,10 +238,7 @@ TEST(Views, D1_TheLastWriterMayBeAView) {
 
 TEST(Views, StoresGrowWithTheFile) {
   const CatchFaults faults;
-  TempDir dir;
-  host_write(dir / "file", named_bytes(1, 0, 5000));
-  const CachePtr cache = make_cache();
-  const FilePtr file = open_file(cache, dir / "file", O_RDWR);
+  const auto& [dir, bytes, cache, file] = OpenedFile(5000, O_RDWR);
   const TestView view(cache, file, 0, 100 * kPage, PROT_READ | PROT_WRITE);
   EXPECT_EQ(store_or_signal(view.base() + 2 * kPage, 'x'), -SIGBUS);
   view.base()[2 * kPage - 1] = 'x';  // no part of the file
@@ -281,11 +251,7 @@ TEST(Views, StoresGrowWithTheFile) {
 
 TEST(Views, PrefaultsAndTellsErrors) {
   SKIP_WHERE_HANDLERS_ARE_NOT_LEFT();
-  TempDir dir;
-  const std::string bytes = named_bytes(1, 0, 2 * kMiB);
-  host_write(dir / "file", bytes);
-  const CachePtr cache = make_cache();
-  const FilePtr file = open_file(cache, dir / "file", O_RDONLY);
+  const auto& [dir, bytes, cache, file] = OpenedFile(2 * kMiB, O_RDONLY);
   const TestView view(cache, file, 0, 4 * kMiB, PROT_READ, QUIRE_MAP_PREFAULT);
   const std::uint64_t faults = stat_of(cache, "view_faults");
   EXPECT_TRUE(same_bytes(view.bytes(0, bytes.size()), bytes));
@@ -306,11 +272,7 @@ TEST(Views, PrefaultsAndTellsErrors) {
 }
 
 TEST(Views, MoreThanTheMemory) {
-  TempDir dir;
-  const std::string bytes = named_bytes(1, 0, 24 * kMiB);
-  host_write(dir / "file", bytes);
-  const CachePtr cache = make_cache(4 * kMiB);
-  const FilePtr file = open_file(cache, dir / "file", O_RDONLY);
+  const auto& [dir, bytes, cache, file] = OpenedFile(24 * kMiB, O_RDONLY, 4 * kMiB);
   const TestView view(cache, file, 0, bytes.size());
   for (int turn = 0; turn < 2; ++turn) EXPECT_TRUE(same_bytes(view.bytes(0, bytes.size()), bytes));
   std::vector<std::thread> threads;
@@ -380,11 +342,7 @@ TEST(Views, SIGBUSIsChained) {
 }
 
 TEST(Views, FewerMappings) {
-  TempDir dir;
-  const std::string bytes = named_bytes(1, 0, 8 * kMiB);
-  host_write(dir / "file", bytes);
-  const CachePtr cache = make_cache(32 * kMiB);
-  const FilePtr file = open_file(cache, dir / "file", O_RDONLY);
+  const auto& [dir, bytes, cache, file] = OpenedFile(8 * kMiB, O_RDONLY, 32 * kMiB);
   for (std::size_t i = 0; i < bytes.size() / kPage; i += 2) {  // small folios, in no order
     const std::size_t page = i * 1021 % (bytes.size() / kPage);
     ASSERT_EQ(read_all(file, 1, static_cast<off_t>(page * kPage)), bytes.substr(page * kPage, 1));
@@ -402,11 +360,7 @@ TEST(Views, FewerMappings) {
 
 TEST(Views, ForkedChildHasNone) {
   SKIP_WHERE_HANDLERS_ARE_NOT_LEFT();
-  TempDir dir;
-  const std::string bytes = named_bytes(1, 0, kMiB);
-  host_write(dir / "file", bytes);
-  const CachePtr cache = make_cache();
-  const FilePtr file = open_file(cache, dir / "file", O_RDONLY);
+  const auto& [dir, bytes, cache, file] = OpenedFile(kMiB, O_RDONLY);
   const TestView view(cache, file, 0, 2 * kMiB);
   EXPECT_EQ(view.base()[5], bytes[5]);
   const CatchFaults faults;
@@ -427,11 +381,7 @@ TEST(Views, ForkedChildHasNone) {
 
 TEST(Views, UnmappedBesideTouches) {
   const CatchFaults faults;
-  TempDir dir;
-  const std::string bytes = named_bytes(1, 0, 4 * kMiB);
-  host_write(dir / "file", bytes);
-  const CachePtr cache = make_cache(4 * kMiB);
-  const FilePtr file = open_file(cache, dir / "file", O_RDONLY);
+  const auto& [dir, bytes, cache, file] = OpenedFile(4 * kMiB, O_RDONLY, 4 * kMiB);
   for (int round = 0; round < 30; ++round) {
     const char* const base = static_cast<const char*>(quire_mmap(file.get(), 0, bytes.size(), PROT_READ));
     ASSERT_NE(base, MAP_FAILED) << quire_error_message();

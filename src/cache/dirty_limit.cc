@@ -131,7 +131,8 @@ Status DirtyLimit::wait_for_room(Mapping& mapping, std::uint32_t pages) {
                        error, static_cast<unsigned long long>(hard() * kPageSize));
     }
     const std::uint64_t stuck = this->stuck();
-    if (stuck + pages > most_in_all() && rounds_.load(memory_order_acquire) - rounds_before >= kEnough) {
+    // A claim may be larger than that by itself, once the cache has become smaller: then it waits until it is alone.
+    if (stuck != 0 && stuck + pages > most_in_all() && rounds_.load(memory_order_acquire) - rounds_before >= kEnough) {
       room_queue_.cancel();
       return fail_with(EIO,
                        "%llu bytes of other files, whose writeback keeps failing, take most of the cache: nothing is "

@@ -83,6 +83,29 @@ TEST_F(DirtyLimitTest, AWrongRateIsForgotten) {
   EXPECT_LT(seconds_since(begin), 3.0) << "as long as 100 of the longest pauses";
 }
 
+// A claim made before the cache became smaller may be larger than all that it may have dirty now. It waits until it is
+// alone; only what cannot be written would be a reason to fail it.
+TEST_F(DirtyLimitTest, ClaimLargerThanTheLimit) {
+  Watchdog watchdog("a claim larger than the limit");
+  ASSERT_TRUE(dirty.claim(test.mapping, 10).ok());
+  const auto too_many = static_cast<std::uint32_t>(dirty.hard() * 2);
+  std::atomic<int> errnum{-1};
+  std::thread large([&] {
+    errnum = dirty.claim(test.mapping, too_many).errnum();
+    dirty.unclaim(too_many);
+  });
+  while (!dirty.somebody_waits()) std::this_thread::yield();
+  for (int round = 0; round < 10; ++round) {
+    dirty.round_ended();
+    dirty.progress();
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  EXPECT_EQ(errnum, -1) << "it waits";
+  dirty.unclaim(10);
+  large.join();
+  EXPECT_EQ(errnum, 0);
+}
+
 // Small claims that keep coming do not pass a large one that waits.
 TEST_F(DirtyLimitTest, ALargeClaimIsNotPassedForEver) {
   Watchdog watchdog("a large claim beside small ones");

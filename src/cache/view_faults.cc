@@ -16,7 +16,7 @@ namespace quire {
 namespace {
 
 constinit LockClass parked_lock_class{"parked faults"};
-constexpr unsigned kWorkers = 4;
+constexpr unsigned kWorkers = 4;       // of each kind
 constexpr std::uint64_t kAround = 16;  // pages: read around a touch that follows no stream
 
 char* address_of(const View& view, std::uint64_t page) { return view.base + ((page - view.first_page) << kPageShift); }
@@ -32,16 +32,22 @@ struct FaultServer::Parked : Work {
   ViewHold hold;
   const std::uint64_t page;
   const Placing::Access access;
+  bool claims = false;            // with the workers that may claim
   Parked* next_parked = nullptr;  // under the server's mutex
 };
 
 FaultServer::FaultServer(ViewEngine& engine)
-    : engine_(engine), cache_(engine.cache()), mutex_(parked_lock_class), workers_(kWorkers, "quire-view-work") {
+    : engine_(engine),
+      cache_(engine.cache()),
+      mutex_(parked_lock_class),
+      claimers_(kWorkers, "quire-claims"),
+      workers_(kWorkers, "quire-view-work") {
   lift_.run = &lift_traps;
   lift_.server = this;
 }
 
 Status FaultServer::start() {
+  QUIRE_TRY(claimers_.start());
   QUIRE_TRY(workers_.start());
   return thread_.start([this] { run(); }, "quire-views");
 }
@@ -49,6 +55,7 @@ Status FaultServer::start() {
 FaultServer::~FaultServer() {
   if (device_in_forked_child()) {
     thread_.forget();
+    claimers_.forget();
     workers_.forget();
     return;
   }
@@ -112,7 +119,8 @@ void FaultServer::park(ViewHold hold, std::uint64_t page, Placing::Access access
   {
     MutexLock lock(mutex_);
     Parked* other = parked_;
-    while (other != nullptr && (other->page != page || &other->hold.span() != &parked->hold.span())) {
+    while (other != nullptr && (other->page != page || &other->hold.span() != &parked->hold.span() ||
+                                other->access.is_store != access.is_store)) {
       other = other->next_parked;
     }
     is_first = other == nullptr;
@@ -132,8 +140,13 @@ void FaultServer::serve_parked(Work& work) {
   auto& parked = static_cast<Parked&>(work);
   FaultServer& server = parked.server;
   View& view = static_cast<View&>(parked.hold.span());
+  if (parked.access.is_store && !parked.claims && server.cache_.dirty.near(*view.mapping)) {
+    parked.claims = true;
+    return server.claimers_.submit(parked);
+  }
   std::uint64_t end = parked.page + 1;
-  const Status served = server.serve_claiming(view, parked.page, parked.access, &end);
+  const Status served = parked.claims ? server.serve_claiming(view, parked.page, parked.access, &end)
+                                      : server.serve_waiting(view, parked.page, parked.access, &end);
   if (!served.ok() && served.errnum() != ECANCELED) trap_error(view, parked.page);
   clear_cause();
   {
@@ -199,38 +212,46 @@ Status FaultServer::make_present(View& view, std::uint64_t page, bool* small) {
 
 // A store near the limit on dirty pages waits for its turn, as a write does; EIO where it would not come.
 Status FaultServer::serve_claiming(View& view, std::uint64_t page, Placing::Access access, std::uint64_t* end) {
-  const bool claims = access.is_store && cache_.dirty.near(*view.mapping);
-  if (claims) {
-    cache_.flusher().kick_background();
-    QUIRE_TRY(cache_.dirty.claim(*view.mapping, 1));
-  }
+  cache_.flusher().kick_background();
+  QUIRE_TRY(cache_.dirty.claim(*view.mapping, 1));
   const Status served = serve_waiting(view, page, access, end);
-  if (claims) cache_.dirty.unclaim(1);
+  cache_.dirty.unclaim(1);
   return served;
+}
+
+Placing::Outcome FaultServer::place(View& view, std::uint64_t page, Placing::Access access, Placing::Room room,
+                                    std::uint64_t* end, Status* status) {
+  Placing placing(view, page, access, true, room);
+  const Placing::Outcome outcome = placing.run();
+  if (outcome == Placing::Outcome::placed) *end = placing.reach();
+  *status = placing.status();
+  return outcome;
 }
 
 Status FaultServer::serve_waiting(View& view, std::uint64_t page, Placing::Access access, std::uint64_t* end) {
   bool small = false;
-  for (bool crowded = false;;) {
-    {
-      Placing placing(view, page, access, true, crowded);
-      switch (placing.run()) {
-        case Placing::Outcome::placed:
-          *end = placing.reach();
-          return {};
-        case Placing::Outcome::no_view:
-          return fail(ECANCELED);
-        case Placing::Outcome::failed:
-          return placing.status();
-        case Placing::Outcome::crowded:
-          // Where that does not help, other caches show so much: the kernel's limit lies higher.
-          engine_.make_room();
-          crowded = true;
-          break;
-        case Placing::Outcome::past_end:
-        case Placing::Outcome::not_now:
-          break;
-      }
+  for (Placing::Room room = Placing::Room::ordinary;;) {
+    Status status;
+    switch (place(view, page, access, room, end, &status)) {
+      case Placing::Outcome::placed:
+        if (room == Placing::Room::scarce) engine_.mapper().keep_spare();
+        return {};
+      case Placing::Outcome::no_view:
+        return fail(ECANCELED);
+      case Placing::Outcome::failed:
+        if (status.errnum() != ENOMEM || room == Placing::Room::scarce) return status;
+        // The program has used up the kernel's mappings: a few of ours for the page alone.
+        engine_.make_room(true);
+        room = Placing::Room::scarce;
+        continue;
+      case Placing::Outcome::crowded:
+        // Where that does not help, other caches show so much: the kernel's limit lies higher.
+        engine_.make_room(false);
+        room = Placing::Room::crowded;
+        continue;
+      case Placing::Outcome::past_end:
+      case Placing::Outcome::not_now:
+        break;
     }
     if (page >= round_up(view.mapping->size.load(memory_order_acquire), kPageSize) >> kPageShift) {
       if (trap_past_end(view, page)) {

@@ -10,12 +10,13 @@
 // What is placed: the folio of the page, and around it, in an aligned window of 2 MiB, what is uptodate and free and
 // not shown yet. A folio with the readahead mark is not placed beforehand: its first touch starts the next window. A
 // store makes the folio of its page dirty (of a large clean one the part around the page, which is split off), and
-// where the last store before it was to the page before, the next sixteen with it. Near the limit on dirty pages a
-// worker claims. Who holds what: `instantiate` over all that is placed (the page's own waits for range operations, its
-// window is only tried), then the folios' locks (the page's own waits, the others are tried), then the views mutex.
-// Nothing is held while a page is filled, nor while anything is waited for but these. Races, and what closes them:
+// where the last store before it was to the page before, the next sixteen with it. Near the limit on dirty pages it has
+// to claim, and may wait long: workers of another kind do that, so that pages are filled meanwhile. Who holds what:
+// `instantiate` over all that is placed (the page's own waits for range operations, its window is only tried), then the
+// folios' locks (the page's own waits, the others are tried), then the views mutex. Nothing is held while a page is
+// filled, nor while anything is waited for but these. Races, and what closes them:
 //   two faults on one page       the second finds it parked, and is woken with the first: the worker takes the page off
-//                                the list before it wakes
+//                                the list before it wakes. A load does not wait with a store, which may have to claim
 //   the view goes                its hold is taken before it is looked at and given up after the wake-up
 //   the page goes between fill   the worker looks again; a page that comes and goes is placed in the end, for reclaim
 //   and lock                     takes what is new last
@@ -51,14 +52,18 @@ class Placing {
     bool is_store = false;      // the page is to be open
     bool is_protected = false;  // it is placed, but not open
   };
-  // even_crowded: though views show more than they should.
-  Placing(View& view, std::uint64_t page, Access access, bool wait, bool even_crowded = false)
+  enum class Room : std::uint8_t {
+    ordinary,
+    crowded,  // place, though views show more than they should
+    scarce    // the same, and no more than the page's own run: mappings are used up
+  };
+  Placing(View& view, std::uint64_t page, Access access, bool wait, Room room = Room::ordinary)
       : view_(view),
         mapping_(*view.mapping),
         page_(page),
         access_(access),
         wait_(wait),
-        even_crowded_(even_crowded),
+        room_(room),
         instantiate_(mapping_.invalidate) {}
   ~Placing();
   Placing(const Placing&) = delete;
@@ -86,6 +91,7 @@ class Placing {
   Outcome place_locked() REQUIRES(mapping_.views.mutex);
   std::size_t find_pieces_locked(std::span<Piece> pieces, std::size_t* own) REQUIRES(mapping_.views.mutex);
   Status map_locked(std::span<const Piece> pieces) REQUIRES(mapping_.views.mutex);
+  void count_as_stored(std::span<const Piece> pieces);
   void show_locked(std::span<const Piece> pieces) REQUIRES(mapping_.views.mutex);
   bool open_locked(const Folio& folio) REQUIRES(mapping_.views.mutex);
   bool open_for_store_locked(Folio& own) REQUIRES(mapping_.views.mutex);
@@ -95,7 +101,8 @@ class Placing {
   Mapping& mapping_;
   const std::uint64_t page_;
   const Access access_;
-  const bool wait_, even_crowded_;
+  const bool wait_;
+  const Room room_;
   RangeGuard instantiate_;
   std::uint64_t first_ = 0, last_ = 0;  // pages that are locked
   std::uint64_t placed_first_ = 0, placed_end_ = 0, reach_ = 0;
@@ -129,6 +136,8 @@ class FaultServer {
   Status serve_claiming(View& view, std::uint64_t page, Placing::Access access, std::uint64_t* end);
   // Until the page is placed. ENXIO: it lies past the end; ECANCELED: the view is going.
   Status serve_waiting(View& view, std::uint64_t page, Placing::Access access, std::uint64_t* end);
+  Placing::Outcome place(View& view, std::uint64_t page, Placing::Access access, Placing::Room room, std::uint64_t* end,
+                         Status* status);
   Status make_present(View& view, std::uint64_t page, bool* small);
   Status fill(View& view, std::uint64_t page, bool small);
   static void lift_traps(Work& work);
@@ -144,7 +153,8 @@ class FaultServer {
   struct LiftWork : Work {
     FaultServer* server;
   } lift_;
-  Workers workers_;  // last: its end runs what is submitted, with all of the above
+  Workers claimers_;  // for stores that have to claim: they may wait for the dirty limit
+  Workers workers_;   // last: its end runs what is submitted, with all of the above
 };
 
 }  // namespace quire

@@ -20,6 +20,7 @@
 #include "cache/folio_pool.h"
 #include "device/fork_guard.h"
 #include "sync/atomic.h"
+#include "sync/futex.h"
 
 #ifndef USERFAULTFD_IOC_NEW
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)  // Linux 6.1
@@ -37,6 +38,9 @@ namespace {
 constexpr std::uint64_t kFeatures = UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM |
                                     UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
                                     UFFD_FEATURE_EVENT_REMAP;
+
+// Every second page of them is a mapping, and so is what lies between.
+constexpr std::uint64_t kSparePages = 15;
 
 constexpr std::uint64_t kContinueProtected = 2;  // UFFDIO_CONTINUE_MODE_WP, Linux 6.4
 
@@ -72,11 +76,14 @@ class UserfaultMapper final : public ViewMapper {
   Status blank(char* at, std::uint64_t bytes, bool writable) override;
   Status place(char* at, const char* arena_bytes, std::uint64_t bytes, bool writable) override;
   Status track(char* at, std::uint64_t bytes, bool writable) override;
+  bool begin_show(bool wait) override;
+  void end_show() override { showing_.fetch_sub(1, memory_order_release); }
   bool show(char* at, std::uint64_t bytes) override;
   bool protect(char* at, std::uint64_t bytes, bool is_protected) override;
   void take(char* at, std::uint64_t bytes) override;
   Status trap(char* at, std::uint64_t bytes) override;
   Status reset(char* at, std::uint64_t bytes, bool writable) override;
+  void keep_spare() override;
   void unmap(char* at, std::uint64_t bytes) override;
   void wake(char* at, std::uint64_t bytes) override;
   bool wait(ViewFault* fault, int timeout_ms) override;
@@ -84,11 +91,16 @@ class UserfaultMapper final : public ViewMapper {
 
  private:
   Status register_range(char* at, std::uint64_t bytes, std::uint64_t mode);
+  Status move(char* from, std::uint64_t bytes, char* to);
+  Status reset_once(char* at, std::uint64_t bytes, bool writable);
+  bool use_spare();
 
   FolioPool& pool_;
-  GuardedFd faults_;  // the userfaultfd
-  GuardedFd empty_;   // a file without bytes
-  GuardedFd event_;   // of interrupt()
+  GuardedFd faults_;                        // the userfaultfd
+  GuardedFd empty_;                         // a file without bytes
+  GuardedFd event_;                         // of interrupt()
+  Atomic<char*> spare_;                     // keep_spare()'s, or null
+  Atomic<std::uint32_t> showing_, moving_;  // in begin_show() to end_show(); in mremap, or about to be
   // What one read gave, and how far it is served; of the one thread that waits. Several together, for the kernel gives
   // all faults before any event: one at a time, with enough threads faulting, mremap would never have its event read.
   std::array<uffd_msg, 64> messages_;
@@ -115,11 +127,13 @@ Status UserfaultMapper::open() {
   const int event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (event < 0) return fail_with(errno, "cannot make an eventfd: %m");
   guard.add(event_, event);
+  keep_spare();
   return {};
 }
 
 UserfaultMapper::~UserfaultMapper() {
   if (device_in_forked_child()) return;
+  use_spare();
   for (GuardedFd* guarded : {&faults_, &empty_, &event_}) {
     if (guarded->fd() < 0) continue;
     ForkGuard guard;
@@ -164,6 +178,16 @@ Status UserfaultMapper::track(char* at, std::uint64_t bytes, bool writable) {
   return register_range(at, bytes,
                         UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR |
                             (writable ? std::uint64_t{UFFDIO_REGISTER_MODE_WP} : 0));
+}
+
+bool UserfaultMapper::begin_show(bool wait) {
+  for (;;) {
+    showing_.fetch_add(1, memory_order_seq_cst);
+    if (moving_.load(memory_order_seq_cst) == 0) return true;  // who comes after this sees us, and waits
+    end_show();
+    if (!wait) return false;
+    while (moving_.load(memory_order_acquire) != 0) thread_yield();  // the reader of faults reads its event
+  }
 }
 
 bool UserfaultMapper::show(char* at, std::uint64_t bytes) {
@@ -216,15 +240,49 @@ Status UserfaultMapper::trap(char* at, std::uint64_t bytes) {
 }
 
 Status UserfaultMapper::reset(char* at, std::uint64_t bytes, bool writable) {
+  const Status made = reset_once(at, bytes, writable);
+  if (made.ok() || made.errnum() != ENOMEM || !use_spare()) return made;
+  return reset_once(at, bytes, writable);
+}
+
+void UserfaultMapper::keep_spare() {
+  if (spare_.load(memory_order_relaxed) != nullptr) return;
+  void* const got = mmap(nullptr, kSparePages * kPageSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (got == MAP_FAILED) return;
+  char* const pages = static_cast<char*>(got);
+  for (std::uint64_t page = 0; page < kSparePages; page += 2) {
+    static_cast<void>(mprotect(pages + page * kPageSize, kPageSize, PROT_READ));
+  }
+  char* none = nullptr;
+  if (!spare_.compare_exchange(none, pages, memory_order_release, memory_order_relaxed)) {
+    munmap(pages, kSparePages * kPageSize);
+  }
+}
+
+bool UserfaultMapper::use_spare() {
+  char* const pages = spare_.exchange(nullptr, memory_order_acquire);
+  return pages != nullptr && munmap(pages, kSparePages * kPageSize) == 0;
+}
+
+Status UserfaultMapper::reset_once(char* at, std::uint64_t bytes, bool writable) {
   void* const got =
       map_memory(nullptr, bytes, protection(writable), MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (got == MAP_FAILED) return fail_with(errno, "cannot map %llu bytes: %m", static_cast<unsigned long long>(bytes));
   Status made = blank(static_cast<char*>(got), bytes, writable);
-  if (made.ok() && mremap(got, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, at) != MAP_FAILED) return {};
-  if (made.ok())
-    made = fail_with(errno, "cannot move %llu bytes into a view: %m", static_cast<unsigned long long>(bytes));
-  munmap(got, bytes);
+  if (made.ok()) made = move(static_cast<char*>(got), bytes, at);
+  if (!made.ok()) munmap(got, bytes);
   return made;
+}
+
+Status UserfaultMapper::move(char* from, std::uint64_t bytes, char* to) {
+  moving_.fetch_add(1, memory_order_seq_cst);
+  while (showing_.load(memory_order_seq_cst) != 0) thread_yield();  // system calls that wait for nobody
+  const bool moved = mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to) != MAP_FAILED;
+  const int errnum = errno;
+  moving_.fetch_sub(1, memory_order_release);
+  if (moved) return {};
+  errno = errnum;
+  return fail_with(errnum, "cannot move %llu bytes into a view: %m", static_cast<unsigned long long>(bytes));
 }
 
 void UserfaultMapper::unmap(char* at, std::uint64_t bytes) {

@@ -12,7 +12,10 @@
 //   blank    its address is handed out only afterwards
 //   place    not registered until track(): what is loaded meanwhile is right, for the caller holds the folios' locks
 //   show     of a writable view: the pages come protected, once they are registered. What somebody touched before may
-//            have been stored to, and is open: show() tells, and the caller, who still holds the locks, takes it so
+//            have been stored to, and is open: show() tells, and the caller, who still holds the locks, takes it so.
+//            From its mremap until its event is read a reset keeps the kernel from showing anything (EAGAIN), and what
+//            was touched could not be told from the rest: so begin_show() to end_show() and an mremap exclude each
+//            other. Each counts itself, and then looks at the other's count
 //   take     the range stays registered: nothing between present and fault
 //   trap     shows no byte of anything
 //   reset    mremap moves a registered placeholder over the range in one step. It waits for the reader of faults, who
@@ -49,6 +52,10 @@ class ViewMapper {
   virtual Status place(char* at, const char* arena_bytes, std::uint64_t bytes, bool writable) = 0;
   // A range all of which is placed.
   virtual Status track(char* at, std::uint64_t bytes, bool writable) = 0;
+  // Around place(), track() and show() of a writable view. False: a reset is on its way, and `wait` is not set, as the
+  // reader of faults never may.
+  virtual bool begin_show(bool wait) = 0;
+  virtual void end_show() = 0;
   // Of a writable view, a range that is placed and tracked: makes its pages present, protected, as far as it can; the
   // rest is absent. False: some were there, perhaps stored to, or may have been.
   virtual bool show(char* at, std::uint64_t bytes) = 0;
@@ -58,6 +65,9 @@ class ViewMapper {
   virtual void take(char* at, std::uint64_t bytes) = 0;
   virtual Status trap(char* at, std::uint64_t bytes) = 0;
   virtual Status reset(char* at, std::uint64_t bytes, bool writable) = 0;
+  // A reset takes some mappings before it gives any back. Where the kernel has none left, it uses up a few that are
+  // kept for that; this makes them anew, if it can.
+  virtual void keep_spare() = 0;
   virtual void unmap(char* at, std::uint64_t bytes) = 0;  // no access, and addresses still reserved
   virtual void wake(char* at, std::uint64_t bytes) = 0;   // who waits there tries again
 

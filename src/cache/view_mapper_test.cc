@@ -113,6 +113,32 @@ TEST_F(ViewMapperTest, StoresAreFaultsWhileProtected) {
   EXPECT_EQ(at(3), 'A' + 13);
 }
 
+// Between a reset's mremap and the reading of its event nothing can be shown, and nothing begins to be.
+TEST_F(ViewMapperTest, ShowsAndResetsExcludeEachOther) {
+  std::atomic<bool> done{false};
+  const auto reset = [&] {
+    EXPECT_TRUE(mapper_->reset(base_ + 8 * kPageSize, 4 * kPageSize, true).ok());
+    done = true;
+  };
+  ASSERT_TRUE(mapper_->begin_show(false));
+  std::thread first(reset);
+  place(0, 10, 2, true);
+  EXPECT_TRUE(mapper_->show(base_, 2 * kPageSize));
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_FALSE(done);                        // it waits for us
+  EXPECT_FALSE(mapper_->begin_show(false));  // nobody else begins
+  mapper_->end_show();
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_FALSE(done);  // it waits for the reader
+  EXPECT_FALSE(mapper_->begin_show(false));
+  start([](const ViewFault&) {});
+  ASSERT_TRUE(mapper_->begin_show(true));
+  first.join();
+  place(2, 12, 2, true);
+  EXPECT_TRUE(mapper_->show(base_ + 2 * kPageSize, 2 * kPageSize));
+  mapper_->end_show();
+}
+
 // What is stored to before it is protected is told.
 TEST_F(ViewMapperTest, StoresBeforeTrackingAreTold) {
   ASSERT_TRUE(mapper_->place(base_, frame(10), 8 * kPageSize, true).ok());

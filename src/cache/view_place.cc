@@ -18,6 +18,23 @@ std::uint64_t pages_of_file(const Mapping& mapping) {
   return round_up(mapping.size.load(memory_order_acquire), kPageSize) >> kPageShift;
 }
 
+// Where a writable view is shown: no page of a view is moved meanwhile.
+class Showing {
+ public:
+  Showing(ViewMapper& mapper, bool writable, bool wait)
+      : mapper_(writable ? &mapper : nullptr), begun_(!writable || mapper.begin_show(wait)) {}
+  ~Showing() {
+    if (mapper_ != nullptr && begun_) mapper_->end_show();
+  }
+  Showing(const Showing&) = delete;
+  Showing& operator=(const Showing&) = delete;
+  bool begun() const { return begun_; }
+
+ private:
+  ViewMapper* const mapper_;
+  const bool begun_;
+};
+
 }  // namespace
 
 void Placing::unlock(Folio& folio) {
@@ -152,6 +169,7 @@ Status Placing::map_locked(std::span<const Piece> pieces) {
     if (!tracked.ok()) {
       // Mapped, and its faults not reported: it must not stay. (This takes no more mappings than there are.)
       CHECK(mapper.trap(address(first), (end - first) << kPageShift).ok());
+      if (view_.writable) count_as_stored(pieces.subspan(i, next - i));
       runs->set(first, {end - first, 0, ViewRuns::Kind::error});
       view_.engine->note_error_trap(view_);
       status = tracked;
@@ -161,6 +179,13 @@ Status Placing::map_locked(std::span<const Piece> pieces) {
     i = next;
   }
   return status;
+}
+
+// They were mapped for stores before a store there was a fault.
+void Placing::count_as_stored(std::span<const Piece> pieces) {
+  for (std::size_t i = 0; i < count_; ++i) {
+    if (is_placed(*folios_[i], pieces)) set_dirty(mapping_, *folios_[i]);
+  }
 }
 
 // Makes the pages of a writable view present: those of dirty folios open, the others protected.
@@ -226,7 +251,6 @@ bool Placing::is_placed(const Folio& folio, std::span<const Piece> pieces) const
 
 Placing::Outcome Placing::place_locked() {
   if (!view_.placing) return Outcome::no_view;
-  if (access_.is_store) set_dirty(mapping_, *own_);  // before it can be stored to
   const auto inside = static_cast<std::uint32_t>(page_ - own_->index.load(memory_order_relaxed));
   if (access_.is_protected && view_.runs.shows(page_, mapping_.cache.pool.id(*own_) + inside) && own_->has(kViewed)) {
     placed_first_ = page_;
@@ -238,9 +262,13 @@ Placing::Outcome Placing::place_locked() {
   const std::size_t count = find_pieces_locked(pieces, &own);
   if (own == SIZE_MAX) return Outcome::past_end;  // cannot be: `instantiate` keeps the end where it is, or beyond
   // Ours and those after it, then those before.
-  const std::size_t end = std::min(count, own + kMostRuns);
-  const std::size_t begin = own - std::min(own, kMostRuns - (end - own));
+  const std::size_t most = room_ == Room::scarce ? 1 : kMostRuns;
+  const std::size_t end = std::min(count, own + most);
+  const std::size_t begin = own - std::min(own, most - (end - own));
   const std::span<const Piece> wanted(&pieces[begin], end - begin);
+  const Showing showing(view_.engine->mapper(), view_.writable, wait_);
+  if (!showing.begun()) return Outcome::not_now;
+  if (access_.is_store) set_dirty(mapping_, *own_);  // before it can be stored to
   // Before they can be seen: whoever takes a folio away finds that it is to be.
   for (std::size_t i = 0; i < count_; ++i) {
     Folio& folio = *folios_[i];
@@ -262,7 +290,7 @@ Placing::Outcome Placing::place_locked() {
 }
 
 Placing::Outcome Placing::run() {
-  if (!even_crowded_ && !ViewEngine::has_room()) return Outcome::crowded;
+  if (room_ == Room::ordinary && !ViewEngine::has_room()) return Outcome::crowded;
   if (!lock_range()) return Outcome::not_now;
   if (!instantiate_.request().held() || page_ >= pages_of_file(mapping_)) return Outcome::past_end;
   Folio* const own = lock_own_for_access();

@@ -19,9 +19,11 @@ LockClass views_lock_class{"views"};
 namespace {
 
 constinit LockClass engine_lock_class{"views of a cache"};
-constexpr std::int64_t kRunBytes = 96;      // of a view's note of one
+constexpr std::int64_t kRunBytes = 96;  // of a view's note of one
+constexpr std::uint32_t kResetsAtOnce = 8;
 constinit Atomic<std::uint32_t> run_count;  // of all views
 constinit Atomic<std::uint32_t> run_limit;  // 0: not known yet
+constinit Atomic<ViewMapperMaker> mapper_maker{&make_view_mapper};
 
 std::uint64_t pages_of_file(const Mapping& mapping) {
   return round_up(mapping.size.load(memory_order_acquire), kPageSize) >> kPageShift;
@@ -136,6 +138,22 @@ void protect_in_views(Mapping& mapping, Folio& folio) {
   zero_tail(mapping, folio);
 }
 
+namespace {
+
+// Blank again; where that fails, later.
+void lift_trap_locked([[maybe_unused]] Mapping& mapping, View& view, std::uint64_t first, std::uint64_t pages)
+    REQUIRES(mapping.views.mutex) {
+  if (view.engine->mapper().reset(address_of(view, first), pages << kPageShift, view.writable).ok()) {
+    RunsChange(view)->clear(first, first + pages);
+  } else {
+    RunsChange(view)->set(first, {pages, 0, ViewRuns::Kind::error});
+    view.engine->note_error_trap(view);
+    clear_cause();
+  }
+}
+
+}  // namespace
+
 void zero_past_end(Mapping& mapping) {
   if (!mapping.views.any.load(memory_order_relaxed)) return;
   const std::uint64_t page = mapping.size.load(memory_order_acquire) >> kPageShift;
@@ -150,18 +168,19 @@ void zero_past_end(Mapping& mapping) {
 void lift_end_traps(Mapping& mapping) {
   MutexLock lock(mapping.views.mutex);
   const std::uint64_t file_pages = pages_of_file(mapping);
-  for_each_showing_locked(mapping, 0, UINT64_MAX, [&](View& view, std::uint64_t, std::uint64_t) {
-    // The last run reaches to the end of the view; where the file has just grown, one before it may be what is left.
-    for (auto at = view.runs.map().rbegin(); at != view.runs.map().rend();) {
+  for (View* view = mapping.views.first; view != nullptr; view = view->next) {
+    if (view->end_traps >= file_pages) continue;
+    // What was placed there since the file grew, and before we came, has left parts of the trap on both sides.
+    const ViewRuns::Map& runs = view->runs.map();
+    auto at = runs.lower_bound(view->end_traps);
+    while (at != runs.end() && at->first < file_pages) {
       const auto [first, run] = *at++;
-      if (run.kind != ViewRuns::Kind::past_end || first >= file_pages) continue;
-      const std::uint64_t bytes = run.pages << kPageShift;
-      if (!view.engine->mapper().reset(address_of(view, first), bytes, view.writable).ok())
-        continue;  // SIGBUS for longer
-      RunsChange(view)->clear(first, first + run.pages);
-      at = std::make_reverse_iterator(view.runs.map().lower_bound(first));
+      if (run.kind != ViewRuns::Kind::past_end) continue;
+      lift_trap_locked(mapping, *view, first, run.pages);
+      at = runs.lower_bound(first + run.pages);
     }
-  });
+    view->end_traps = at == runs.end() ? UINT64_MAX : at->first;
+  }
 }
 
 bool trap_past_end(View& view, std::uint64_t page) {
@@ -172,6 +191,7 @@ bool trap_past_end(View& view, std::uint64_t page) {
   const std::uint64_t first = std::max(view.first_page, file_pages), end = view.first_page + view.pages;
   if (!view.engine->mapper().trap(address_of(view, first), (end - first) << kPageShift).ok()) return false;
   RunsChange(view)->set(first, {end - first, 0, ViewRuns::Kind::past_end});
+  view.end_traps = std::min(view.end_traps, first);
   return true;
 }
 
@@ -189,9 +209,8 @@ void lift_error_traps(View& view) {
   for (auto at = view.runs.map().begin(); at != view.runs.map().end();) {
     const auto [first, run] = *at++;
     if (run.kind != ViewRuns::Kind::error) continue;
-    if (!view.engine->mapper().reset(address_of(view, first), run.pages << kPageShift, view.writable).ok()) continue;
-    RunsChange(view)->clear(first, first + run.pages);
-    at = view.runs.map().upper_bound(first);
+    lift_trap_locked(*view.mapping, view, first, run.pages);
+    at = view.runs.map().lower_bound(first + run.pages);
   }
 }
 
@@ -210,6 +229,10 @@ std::uint32_t view_run_limit() {
 }
 
 void set_view_run_limit(std::uint32_t runs) { run_limit.store(runs, memory_order_relaxed); }
+
+void set_view_mapper_maker(ViewMapperMaker maker) {
+  mapper_maker.store(maker != nullptr ? maker : &make_view_mapper, memory_order_relaxed);
+}
 
 RunsChange::~RunsChange() {
   const std::int64_t more = static_cast<std::int64_t>(view_.runs.size()) - static_cast<std::int64_t>(before_);
@@ -261,12 +284,18 @@ bool ViewEngine::reset_oldest(View& view) {
   return true;
 }
 
-void ViewEngine::make_room() {
+void ViewEngine::make_room(bool at_once) {
   const std::uint32_t enough = view_run_limit() - view_run_limit() / 8;
-  for (std::uint32_t tries = 0; tries < 64 && run_count.load(memory_order_relaxed) + Placing::kMostRuns > enough;) {
+  std::uint32_t wanted = at_once ? kResetsAtOnce : 0;
+  for (std::uint32_t tries = 0;
+       tries < 64 && (wanted != 0 || run_count.load(memory_order_relaxed) + Placing::kMostRuns > enough);) {
     const ViewHold hold = next_view();
     if (!hold) break;
-    if (!reset_oldest(static_cast<View&>(hold.span()))) ++tries;
+    if (!reset_oldest(static_cast<View&>(hold.span()))) {
+      ++tries;
+    } else if (wanted != 0) {
+      --wanted;
+    }
   }
   clear_cause();
 }
@@ -274,7 +303,7 @@ void ViewEngine::make_room() {
 Result<std::unique_ptr<ViewEngine>> ViewEngine::create(PageCache& cache) {
   std::unique_ptr<ViewEngine> engine(new (std::nothrow) ViewEngine(cache));
   if (engine == nullptr) return fail(ENOMEM);
-  auto mapper = make_view_mapper(cache.pool);
+  auto mapper = mapper_maker.load(memory_order_relaxed)(cache.pool);
   QUIRE_TRY(mapper);
   engine->mapper_ = mapper.take();
   engine->faults_.reset(new (std::nothrow) FaultServer(*engine));

@@ -29,25 +29,28 @@
 //   reclaim                   one at a time, its lock held, views mutex by trying (page_cache.cc)
 //   remove_folio              itself, whatever it is removed for
 // Races, and what closes them:
-//   a fault served beside a range operation       `instantiate` and `remove` exclude each other
-//   placed, but the folio was removed meanwhile   it is placed under its lock, after a look whose page it is
-//   the file grows beside a trap past its end     the trap is made under the views mutex, after a look at the size; who
-//                                                 grows the file stores the size, takes the mutex, and lifts what is
-//                                                 there: one of them comes second
-//   `any` not seen by who grows the file          add() waits for a grace period after setting it, which is a fence in
-//                                                 every thread: either the flag is seen, or the size is
-//   stores while a run is being mapped            what is there before it is protected counts as stored to
-//   (view_mapper.h) a store after a range operation has written   the views are taken before it writes back, or it
-//   looks again under back, lost with the folio                     `remove`: a store's fault holds `instantiate` a
-//   view unmapped beside a fault in it          off the list (nothing is placed any more), then unmapped, then the
-//                                                 table's: waits for those who serve faults there, then wakes all
-//   frames that somebody has pinned through a
-//   view (vmsplice, O_DIRECT of others)           kWasViewed: their memory goes back to the host before they are
-//   another
-//                                                 folio's (FolioPool::collect_retired)
-//   too many runs            a worker makes parts of views blank, holding no folio: what was there stays kViewed until
-//   it
-//                            is next taken away
+//   a fault served beside a range operation      `instantiate` and `remove` exclude each other
+//   placed, but the folio was removed meanwhile  it is placed under its lock, after a look whose page it is
+//   the file grows beside a trap past its end    the trap is made under the views mutex, after a look at the size; who
+//                                                grows the file stores the size, takes the mutex, and lifts what is
+//                                                there: one of them comes second
+//   `any` not seen by who grows the file         add() waits for a grace period after setting it, which is a fence in
+//                                                every thread: either the flag is seen, or the size is
+//   stores while a run is being mapped           what is there before it is protected counts as stored to
+//                                                (view_mapper.h); all of it, where it cannot be tracked and goes again
+//   a store after a range operation has written  the views are taken before it writes back, or it looks again under
+//   back, lost with the folio                    `remove`: a store's fault holds `instantiate`
+//   a page is shown while mremap moves another   neither begins beside the other (view_mapper.h); the fault thread, for
+//                                                which mremap waits, parks
+//   stores beside a clone of what they go to     the source is written back once more under `remove`: that protects its
+//                                                pages, and they are opened again after it (clone.cc)
+//   a view unmapped beside a fault in it         off the list (nothing is placed any more), then unmapped, then the
+//                                                table's: waits for those who serve faults there, then wakes all
+//   frames that somebody has pinned through a    kWasViewed: their memory goes back to the host before they are
+//   view (vmsplice, O_DIRECT of others)          another folio's (FolioPool::collect_retired)
+//   the program uses up the kernel's mappings    so too, once for each page that cannot be placed for want of them
+//   too many runs                                a worker makes parts of views blank, holding no folio: what was there
+//                                                stays kViewed until it is next taken away
 // Locks: view engine (to choose a view, then hold it) apart; folio > views (one for each mapping) > leaves. The fault
 // thread takes it by trying, for mremap, which is called under it, waits for that thread.
 #pragma once
@@ -72,6 +75,10 @@ class FaultServer;
 std::uint32_t view_run_limit();
 void set_view_run_limit(std::uint32_t runs);  // for tests; 0: what the kernel's limit allows
 
+// For tests: what makes the mapper of each cache that has its first view from now on; null: make_view_mapper.
+using ViewMapperMaker = Result<std::unique_ptr<ViewMapper>> (*)(FolioPool& pool);
+void set_view_mapper_maker(ViewMapperMaker maker);
+
 struct View : ViewSpan {
   ViewEngine* engine = nullptr;
   ReadaheadState ahead;
@@ -80,6 +87,7 @@ struct View : ViewSpan {
   View* next = nullptr;  // in the mapping's list
   bool placing = true;   // it is in the list
   ViewRuns runs;
+  std::uint64_t end_traps = UINT64_MAX;  // no run before this page is a trap past the end
   // Under the engine's mutex:
   View* next_of_engine = nullptr;
 };
@@ -117,8 +125,9 @@ class ViewEngine {
   ViewMapper& mapper() { return *mapper_; }
   // Whether all views together show few enough runs for some more.
   static bool has_room();
-  // Makes parts of views blank until they do, as far as this cache's go. May wait; no lock held.
-  void make_room();
+  // Makes parts of views blank until they do, as far as this cache's go. At once: a few of them in any case, for the
+  // kernel has no mappings left. May wait; no lock held.
+  void make_room(bool at_once);
   std::uint64_t next_stamp() { return stamp_.fetch_add(1, memory_order_relaxed) + 1; }
   void note_error_trap(View& view);  // one was made: it goes after a while
 

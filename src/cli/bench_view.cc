@@ -21,18 +21,6 @@ namespace {
 
 constexpr unsigned kBatch = 256;  // operations between two looks at the clock
 
-struct LoadOp {
-  const char* from;
-  char* buffer;
-  std::size_t size;
-  bool operator()(std::uint64_t offset) const {
-    std::memcpy(buffer, from + offset, size);
-    asm volatile("" : : "r"(buffer) : "memory");  // the copy is wanted for itself
-    return true;
-  }
-  static std::string error(std::uint64_t) { return {}; }
-};
-
 struct StoreOp {
   char* to;
   const char* buffer;
@@ -80,7 +68,7 @@ class Mapped : public ViewContestant {
     const std::size_t size = work.block_size;
     if (work.write)
       return [=](const Turn& turn) { return timed_loop(turn, kBatch, StoreOp{base, buffer, size}, offsets); };
-    return [=](const Turn& turn) { return timed_loop(turn, kBatch, LoadOp{base, buffer, size}, offsets); };
+    return [=](const Turn& turn) { return timed_loop(turn, kBatch, MemcpyOp{base, buffer, size}, offsets); };
   }
 
  protected:

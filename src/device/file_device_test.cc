@@ -16,69 +16,22 @@
 #include <fstream>
 #include <thread>
 
-#include "device/device_test_util.h"
+#include "device/file_device_test_util.h"
 #include "device/thread_ring.h"
 
 namespace quire {
 namespace {
 
 using testing_support::Buffer;
+using testing_support::engine_name;
+using testing_support::engines;
+using testing_support::FileDeviceEngines;
 using testing_support::fill_pattern;
 using testing_support::Io;
 using testing_support::pattern_byte;
 using testing_support::run;
 using testing_support::submit_and_wait;
 using testing_support::TempFile;
-
-struct Engine {
-  const char* name;
-  const char* directory;
-  bool use_io_uring;
-  bool direct;
-  bool submit;  // else execute
-};
-
-std::ostream& operator<<(std::ostream& out, const Engine& engine) { return out << engine.name; }
-
-class FileDeviceEngines : public ::testing::TestWithParam<Engine> {
- protected:
-  FileDeviceEngines() : file_(GetParam().directory) {}
-  void SetUp() override {
-    ASSERT_GE(file_.buffered(), 0);
-    auto made = IoThread::create({.depth = 8, .use_io_uring = GetParam().use_io_uring, .stats = &stats_});
-    ASSERT_TRUE(made.ok());
-    io_thread_ = made.take();
-    device_ = std::make_unique<FileDevice>(options());
-  }
-  FileDeviceOptions options() {
-    return {.direct_fd = GetParam().direct ? file_.direct() : -1,
-            .buffered_fd = file_.buffered(),
-            .direct_alignment = 512,
-            .use_io_uring = GetParam().use_io_uring,
-            .stats = &stats_,
-            .io_thread = io_thread_.get()};
-  }
-  void run_batch(std::span<Request* const> batch) {
-    if (GetParam().submit) {
-      submit_and_wait(*device_, batch);
-    } else {
-      device_->execute(batch);
-    }
-  }
-  // With a second one that moves nothing: a request alone takes a system call, whatever the engine.
-  std::int64_t run_one(Io& io) {
-    Io nothing(IoOp::read, 0, nullptr, 0);
-    Request* const batch[] = {&io.request, &nothing.request};
-    run_batch(batch);
-    EXPECT_EQ(nothing.request.result, 0);
-    return io.request.result;
-  }
-
-  IoStats stats_;
-  TempFile file_;
-  std::unique_ptr<IoThread> io_thread_;
-  std::unique_ptr<FileDevice> device_;
-};
 
 constexpr std::uint64_t kMaxModel = 1 << 20;
 
@@ -283,94 +236,6 @@ TEST_P(FileDeviceEngines, ShortWriteThatCannotGoOn) {
   EXPECT_EQ(IoStats::get(stats_.write_bytes), 0u);
 }
 
-// Under a block size of 1 every request is tried on direct_fd. The page map refuses (EINVAL) what is no multiple of 8
-// bytes, as a host file system does under O_DIRECT.
-TEST_P(FileDeviceEngines, RefusedDirectGoesThroughTheHostsCache) {
-  Buffer data(kPageSize);
-  fill_pattern(data.data(), data.size(), 4, 0);
-  ASSERT_EQ(run(*device_, IoOp::write, 0, data.data(), 4096), 4096);
-  FileDeviceOptions refusing = options();
-  refusing.direct_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-  ASSERT_GE(refusing.direct_fd, 0);
-  refusing.direct_alignment = 1;
-  device_ = std::make_unique<FileDevice>(refusing);
-  Buffer back(kPageSize);
-  Io read(IoOp::read, 1, back.data(), 13);
-  EXPECT_EQ(run_one(read), 13);
-  EXPECT_EQ(std::memcmp(back.data(), data.data() + 1, 13), 0);
-  EXPECT_EQ(IoStats::get(stats_.direct_fallbacks), 1u);
-  EXPECT_EQ(IoStats::get(stats_.errors), 0u);
-  device_.reset();
-  close(refusing.direct_fd);
-}
-
-// Two files stand for the two ways to one, so that the bytes tell which was taken.
-TEST_P(FileDeviceEngines, WaysThatRequestsAskFor) {
-  const TempFile other(GetParam().directory);
-  if (other.direct() < 0) GTEST_SKIP() << "no O_DIRECT here";
-  Buffer data(3 * kPageSize);
-  fill_pattern(data.data(), data.size(), 1, 0);
-  ASSERT_EQ(pwrite(other.buffered(), data.data(), 5000, 0), 5000);
-  fill_pattern(data.data(), data.size(), 2, 0);
-  ASSERT_EQ(pwrite(file_.buffered(), data.data(), data.size(), 0), static_cast<ssize_t>(data.size()));
-  FileDeviceOptions both = options();
-  both.direct_fd = other.direct();
-  both.direct_alignment = kPageSize;
-  device_ = std::make_unique<FileDevice>(both);
-  Buffer back(3 * kPageSize);
-  const auto go = [&](IoOp op, IoPath path, std::uint64_t offset, unsigned char* memory, std::size_t size) {
-    Io io(op, offset, memory, size);
-    io.request.path = path;
-    return run_one(io);
-  };
-  const auto read_by = [&] { return std::memcmp(back.data(), data.data(), 4096) == 0 ? "host" : "direct"; };
-  EXPECT_EQ(go(IoOp::read, IoPath::any, 0, back.data(), 4096), 4096);
-  EXPECT_STREQ(read_by(), "direct");
-  EXPECT_EQ(go(IoOp::read, IoPath::through_host, 0, back.data(), 4096), 4096);
-  EXPECT_STREQ(read_by(), "host");
-  EXPECT_EQ(go(IoOp::read, IoPath::direct_only, 0, back.data(), 4096), 4096);
-  EXPECT_STREQ(read_by(), "direct");
-  // The end of the file, inside a unit: the other file goes on, and must not be asked.
-  EXPECT_EQ(go(IoOp::read, IoPath::direct_only, 0, back.data(), 3 * kPageSize), 5000);
-  EXPECT_EQ(go(IoOp::read, IoPath::direct_only, 8192, back.data(), 4096), 0);
-  EXPECT_EQ(go(IoOp::read, IoPath::direct_only, 1, back.data(), 4096), -EINVAL);
-  EXPECT_EQ(go(IoOp::read, IoPath::direct_only, 0, back.data() + 1, 4096), -EINVAL);
-  EXPECT_EQ(go(IoOp::write, IoPath::direct_only, 0, back.data(), 100), -EINVAL);
-  fill_pattern(back.data(), back.size(), 3, 0);
-  EXPECT_EQ(go(IoOp::write, IoPath::direct_only, 0, back.data(), 4096), 4096);
-  EXPECT_EQ(go(IoOp::write, IoPath::through_host, 8192, back.data(), 4096), 4096);
-  Buffer whole(3 * kPageSize);
-  ASSERT_EQ(pread(file_.buffered(), whole.data(), whole.size(), 0), static_cast<ssize_t>(whole.size()));
-  EXPECT_EQ(std::memcmp(whole.data(), data.data(), 8192), 0) << "a direct write came here";
-  EXPECT_EQ(std::memcmp(whole.data() + 8192, back.data(), 4096), 0);
-  EXPECT_EQ(other.size(), 5000u);
-  EXPECT_EQ(IoStats::get(stats_.errors), 0u) << "what is refused is for the caller to send another way";
-  EXPECT_EQ(IoStats::get(stats_.direct_fallbacks), 0u);
-}
-
-TEST_P(FileDeviceEngines, DirectOnlyIsRefusedWhereTheHostRefuses) {
-  Buffer data(kPageSize);
-  ASSERT_EQ(run(*device_, IoOp::write, 0, data.data(), 4096), 4096);
-  FileDeviceOptions refusing = options();
-  refusing.direct_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-  ASSERT_GE(refusing.direct_fd, 0);
-  refusing.direct_alignment = 1;
-  device_ = std::make_unique<FileDevice>(refusing);
-  EXPECT_EQ(device_->direct_alignment(), 1u);
-  Io read(IoOp::read, 1, data.data(), 13);
-  read.request.path = IoPath::direct_only;
-  EXPECT_EQ(run_one(read), -EINVAL);
-  close(refusing.direct_fd);
-  refusing.direct_fd = -1;
-  device_ = std::make_unique<FileDevice>(refusing);
-  EXPECT_EQ(device_->direct_alignment(), 0u);
-  Io none(IoOp::read, 0, data.data(), 4096);
-  none.request.path = IoPath::direct_only;
-  EXPECT_EQ(run_one(none), -EINVAL);
-  EXPECT_EQ(IoStats::get(stats_.errors), 0u);
-  EXPECT_EQ(IoStats::get(stats_.direct_fallbacks), 0u);
-}
-
 // The same against the real thing: odd memory on an O_DIRECT descriptor. Some hosts take it.
 TEST_P(FileDeviceEngines, OddMemoryOnDirectDescriptor) {
   if (file_.direct() < 0) GTEST_SKIP() << "no O_DIRECT here";
@@ -416,17 +281,7 @@ TEST_P(FileDeviceEngines, ManyThreads) {
   EXPECT_EQ(IoStats::get(stats_.write_requests), kThreads * kBlocks * kRounds);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, FileDeviceEngines,
-                         ::testing::Values(Engine{"RingDirect", ".", true, true, false},
-                                           Engine{"RingBuffered", ".", true, false, false},
-                                           Engine{"PlainDirect", ".", false, true, false},
-                                           Engine{"PlainBuffered", ".", false, false, false},
-                                           Engine{"ThreadRingDirect", ".", true, true, true},
-                                           Engine{"ThreadRingBuffered", ".", true, false, true},
-                                           Engine{"ThreadPlainDirect", ".", false, true, true},
-                                           Engine{"TmpfsRing", "/dev/shm", true, true, false},
-                                           Engine{"TmpfsThread", "/dev/shm", true, true, true}),
-                         [](const auto& tested) { return std::string(tested.param.name); });
+INSTANTIATE_TEST_SUITE_P(All, FileDeviceEngines, engines(), engine_name);
 
 std::size_t open_descriptors() {
   const std::filesystem::directory_iterator all("/proc/self/fd");

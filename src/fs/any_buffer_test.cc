@@ -59,6 +59,28 @@ class AnyBuffer : public ::testing::TestWithParam<std::uint32_t> {
       ASSERT_EQ(file.write(words(n, number, generation, at), at), signed_of(n));
     }
   }
+  // Lays `one` and `second`. Four threads: two write to each from the other's view, two read from it into that. Returns
+  // the view of `one`.
+  static constexpr std::size_t kCrossed = 3u << 20;
+  char* cross(TestFile& second, int rounds) {
+    lay(one, kCrossed, kOne);
+    lay(second, kCrossed, kOther);
+    char* const of_one = views.map(one.handle(), 0, kCrossed);
+    char* const of_second = views.map(second.handle(), 0, kCrossed);
+    run_threads(4, [&](int thread) {
+      BlockedSignals all;
+      Random random(static_cast<std::uint64_t>(thread) + 1);
+      TestFile& file = thread % 2 == 0 ? one : second;
+      char* const view = thread % 2 == 0 ? of_second : of_one;
+      for (int round = 0; round < rounds; ++round) {
+        const std::size_t size = kSizes[random.below(14)];
+        const std::uint64_t at = random.below((kCrossed - size) / 8) * 8;
+        const ssize_t n = thread < 2 ? write_from(file, view + at, size, at) : read_to(file, view + at, size, at);
+        ASSERT_EQ(n, signed_of(size)) << "thread " << thread;
+      }
+    });
+    return of_one;
+  }
 
   RamDisk disk{4096, 1u << 15};
   TestCache cache{GetParam()};
@@ -136,29 +158,13 @@ TEST_P(AnyBuffer, R4_ShiftedSelfOverlap) {
 
 // One from the other's view while the other from the one's: reads and writes, either way.
 TEST_P(AnyBuffer, R4_TwoViewsCrossed) {
-  constexpr std::size_t kSpan = 3u << 20;
-  lay(one, kSpan, kOne);
-  lay(other, kSpan, kOther);
-  char* const of_one = views.map(one.handle(), 0, kSpan);
-  char* const of_other = views.map(other.handle(), 0, kSpan);
-  run_threads(4, [&](int thread) {
-    BlockedSignals all;
-    Random random(static_cast<std::uint64_t>(thread) + 1);
-    TestFile& file = thread % 2 == 0 ? one : other;
-    char* const view = thread % 2 == 0 ? of_other : of_one;
-    for (int round = 0; round < 300; ++round) {
-      const std::size_t size = kSizes[random.below(14)];
-      const std::uint64_t at = random.below((kSpan - size) / 8) * 8;
-      const ssize_t n = thread < 2 ? write_from(file, view + at, size, at) : read_to(file, view + at, size, at);
-      ASSERT_EQ(n, signed_of(size)) << "thread " << thread;
-    }
-  });
+  cross(other, 300);
   for (TestFile* file : {&one, &other}) {
     const std::vector<char> bytes = file->content();
-    ASSERT_EQ(bytes.size(), kSpan);
+    ASSERT_EQ(bytes.size(), kCrossed);
     // Words move as wholes between equal places, whole words at a time but at odd ends: each byte is in its place.
-    const std::vector<char> a = words(kSpan, kOne, 1, 0), b = words(kSpan, kOther, 1, 0);
-    for (std::size_t i = 0; i < kSpan; ++i) {
+    const std::vector<char> a = words(kCrossed, kOne, 1, 0), b = words(kCrossed, kOther, 1, 0);
+    for (std::size_t i = 0; i < kCrossed; ++i) {
       ASSERT_TRUE(bytes[i] == a[i] || bytes[i] == b[i]) << i;
     }
   }
@@ -399,23 +405,8 @@ TEST_P(AnyBuffer, R4_Append) {
 TEST_P(AnyBuffer, R4_TwoCaches) {
   TestCache second(GetParam());
   TestFile far(second.cache, disk.make_file());
-  constexpr std::size_t kSpan = 3u << 20;
-  lay(one, kSpan, kOne);
-  lay(far, kSpan, kOther);
-  char* const of_one = views.map(one.handle(), 0, kSpan);
-  char* const of_far = views.map(far.handle(), 0, kSpan);
-  run_threads(4, [&](int thread) {
-    Random random(static_cast<std::uint64_t>(thread) + 1);
-    TestFile& file = thread % 2 == 0 ? one : far;
-    char* const view = thread % 2 == 0 ? of_far : of_one;
-    for (int round = 0; round < 200; ++round) {
-      const std::size_t size = kSizes[random.below(14)];
-      const std::uint64_t at = random.below((kSpan - size) / 8) * 8;
-      const ssize_t n = thread < 2 ? write_from(file, view + at, size, at) : read_to(file, view + at, size, at);
-      ASSERT_EQ(n, signed_of(size));
-    }
-  });
-  ASSERT_EQ(write_from(far, of_one, kSpan, 0), signed_of(kSpan));
+  const char* const of_one = cross(far, 200);
+  ASSERT_EQ(write_from(far, of_one, kCrossed, 0), signed_of(kCrossed));
   EXPECT_EQ(far.content(), one.content());
   EXPECT_EQ(cache.cache.memory_use().bounce, 0U);
   EXPECT_EQ(second.cache.memory_use().bounce, 0U);

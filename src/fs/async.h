@@ -111,6 +111,7 @@ class AsyncEngine {
   Result<AsyncRequest*> allocate(const AsyncRequest& wanted);
   void start(AsyncRequest& request);
   bool start_fill(AsyncRequest& request);
+  bool plan_direct(AsyncRequest& request);
   bool start_direct(AsyncRequest& request);
   void direct_done(AsyncRequest& request);
   void settle_direct(AsyncRequest& request);

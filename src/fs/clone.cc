@@ -57,13 +57,18 @@ Status make_durable(Inode& inode, ByteRange range) {
   return write_back_range(inode, range);
 }
 
+// Under `remove`: what was stored through views since it was written back. Writeback protects each page, and a store to
+// it from then on waits for `remove`; so what is durable at the end is all that was stored up to then.
+Status write_stored(Inode& inode, ByteRange range, const RangeRequest* remove) {
+  if (!inode.mapping.views.any.load(memory_order_relaxed)) return {};
+  return sync_range(inode.mapping, range.first_page(), range.last_page(), true, CacheContext{.held = remove});
+}
+
 // Under `remove`, before folios go: no view shows them any more, and what was stored through one since they were
 // written back is durable as well. last_page: what `remove` reaches to.
 Status take_stored(Inode& inode, ByteRange range, std::uint64_t last_page, const RangeRequest* remove) {
-  Mapping& mapping = inode.mapping;
-  if (!mapping.views.any.load(memory_order_relaxed)) return {};
-  take_from_views(mapping, range.first_page(), last_page);
-  return sync_range(mapping, range.first_page(), range.last_page(), true, CacheContext{.held = remove});
+  take_from_views(inode.mapping, range.first_page(), last_page);
+  return write_stored(inode, range, remove);
 }
 
 // Both ranges lie inside their files, whose ends the range locks hold.
@@ -98,6 +103,7 @@ Status clone_locked(Inode& source, ByteRange in_source, Inode& target, ByteRange
   remove.acquire({&source, around_source.first_page(), around_source.last_page(), kRemove},
                  {&target, around_target.first_page(), grows ? kRangeEnd : around_target.last_page(), kRemove},
                  invalidate_lock_of);
+  QUIRE_TRY(write_stored(source, in_source, remove.held_of(source)));
   QUIRE_TRY(take_stored(target, around_target, grows ? kRangeEnd : around_target.last_page(), remove.held_of(target)));
   if (grows) zero_past_end(mapping);
   if (has_defect(Defect::cache_dropped_before_backing)) {

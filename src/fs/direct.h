@@ -7,27 +7,27 @@
 // goes through the cache: a read copies it from there; a write that meets any folio, or is not made of whole blocks, is
 // a buffered write whose writeback it waits for. So no folio lies over bytes that a direct write changes:
 //
-//   meets                            could                          what closes it
-//   fill, readahead of the page      put old bytes into a folio     they hold `instantiate` from before they look until
-//                                    that stays                     the folio is filled
-//   buffered write of a whole page,  the same                       it has the range lock over that page, exclusively
-//   which takes no `instantiate`
-//   buffered write of other bytes    lose one of the two            resident: we go through the cache; absent: its edge
-//   of a page                                                       fill waits for `direct`
-//   writeback of a dirty folio       land after us                  there is a folio: we go through the cache; one
-//   under
-//                                                                   way is waited for by `direct`
-//   a folio that came or left since  -                              looked at again under both locks; then all is given
-//   it was looked for                                               up and begun again
-//   truncate, punch, clone, dedupe   move or free blocks that are   they take `remove`, dedupe and writeback of shared
-//                                    being read or written          blocks included: so reads take `direct`, too
-//   append, extending write          a size that is no more         the range lock reaches to infinity
-//   fast read                        mix old and new                it finds no folio, and waits for the range lock
-//   a flush that began before        call our bytes durable         note_changed comes after the completion
-//   a hole that is being filled, on   show what the disk held before  begin_direct; such holes are filled through the
-//   hosts without unwritten extents                                   host, apart from all direct I/O of the file
-//   an O_DIRECT write of the host's  fail the host's next fsync     what quire sends through the host's cache is under
-//   over a page dirty in its cache   with EIO                       the same locks as what it sends past it
+//   meets                             could                            what closes it
+//   fill, readahead of the page       put old bytes into a folio that  they hold `instantiate` from before they look
+//                                     stays                            until the folio is filled
+//   buffered write of a whole page,   the same                         it has the range lock over that page,
+//   which takes no `instantiate`                                       exclusively
+//   buffered write of other bytes of  lose one of the two              resident: we go through the cache; absent: its
+//   a page                                                             edge fill waits for `direct`
+//   writeback of a dirty folio        land after us                    there is a folio: we go through the cache; one
+//                                                                      under way is waited for by `direct`
+//   a folio that came or left since   -                                looked at again under both locks; then all is
+//   it was looked for                                                  given up and begun again
+//   truncate, punch, clone, dedupe    move or free blocks that are     they take `remove`, dedupe and writeback of
+//                                     being read or written            shared blocks included: so reads take `direct`,
+//                                                                      too
+//   append, extending write           a size that is no more           the range lock reaches to infinity
+//   fast read                         mix old and new                  it finds no folio, and waits for the range lock
+//   a flush that began before         call our bytes durable           note_changed comes after the completion
+//   a hole that is being filled, on   show what the disk held before   begin_direct; such holes are filled through the
+//   hosts without unwritten extents                                    host, apart from all direct I/O of the file
+//   an O_DIRECT write of the host's   fail the host's next fsync with  what quire sends through the host's cache is
+//   over a page dirty in its cache    EIO                              under the same locks as what it sends past it
 //
 // A write of sectors that are not whole blocks goes in place where the block holds data of this file alone. A block
 // that holds nothing yet is written whole, zeros around what is new: then the range is locked to the block's edges, so
@@ -151,6 +151,9 @@ struct DirectWritten {
 // All of one piece, or nothing that counts.
 Result<DirectWritten> write_direct(OpenFile& file, UserBuffer& from, std::uint64_t offset, std::size_t count,
                                    bool append, unsigned io_flags);
+
+// The first folio that holds a page of [page, last], referenced; null: none.
+Folio* next_folio(Mapping& mapping, std::uint64_t page, std::uint64_t last);
 
 // The multiple that direct requests of this backing are made of; 1 where they go through the host.
 inline std::uint64_t sector_of(const Backing& backing) { return std::max(backing.direct_alignment(), 1U); }

@@ -112,8 +112,9 @@ inline std::uint32_t brought_in(const OpenFile& file, unsigned io_flags) {
 // --- stat: sync.cc ---
 Status file_stat(OpenFile& file, struct stat* out);
 
-// Does this call go past the cache?
+// Does this call go past the cache? What is verified does not: it is verified there.
 inline bool goes_direct(const OpenFile& file, unsigned io_flags) {
+  if (file.inode->mapping.verifier != nullptr) return false;
   return (io_flags & kIoDirect) != 0 || (file.direct && (io_flags & kIoBuffered) == 0);
 }
 

@@ -11,32 +11,13 @@
 
 #include "base/random.h"
 #include "fs/file_for_test.h"
+#include "fs/file_view_for_test.h"
 #include "ram/ram_disk_for_test.h"
 
 namespace quire {
 namespace {
 
 using namespace testing_support;
-
-struct FileView {
-  FileView(TestFile& file, std::uint64_t pages, std::uint64_t first = 0, bool writable = false)
-      : engine(*file.mapping().cache.view_engine().take()),
-        view(*engine.add(file.mapping(), first, pages, writable, &file).take()) {}
-  ~FileView() { engine.remove(view); }
-  std::uint64_t word(std::uint64_t offset) const {
-    return *reinterpret_cast<const volatile std::uint64_t*>(view.base + offset);
-  }
-  void store(std::uint64_t offset, std::uint64_t word) const {
-    *reinterpret_cast<volatile std::uint64_t*>(view.base + offset) = word;
-  }
-  std::vector<char> all(std::uint64_t count) const {
-    std::vector<char> bytes(count);
-    std::memcpy(bytes.data(), view.base, count);
-    return bytes;
-  }
-  ViewEngine& engine;
-  View& view;
-};
 
 constexpr unsigned kFile = 1;
 
@@ -469,6 +450,43 @@ TEST_F(FileViews, R3_StoresBesideCollapseAreNotLost) {
     storer.join();
     ASSERT_EQ(std::max(view.word(kAt), view.word(kMoved)), last.load()) << round;
   }
+}
+
+// The stores that a clone has are all up to some instant: one after another, into pages far apart, the second is never
+// there without the first.
+TEST_F(FileViews, R1_ACloneIsACutOfStores) {
+  TestCache cache(4 * kPages);
+  cache.cache.set_max_order(0);
+  TestFile source(cache.cache, disk_.make_file()), target(cache.cache, disk_.make_file());
+  constexpr std::uint64_t kSecond = (kPages - 1) * kPageSize;
+  ASSERT_EQ(source.write(std::vector<char>(kBytes), 0), static_cast<ssize_t>(kBytes));
+  const Watchdog watchdog("clones beside stores");
+  const FileView view(source, kPages, 0, true);
+  std::atomic<std::uint64_t> last{0};
+  std::thread storer([&] {
+    for (std::uint64_t count = 1; !stop_; ++count) {
+      view.store(0, count);
+      view.store(kSecond, count);
+      last.store(count);
+    }
+  });
+  std::thread other([&] {  // so much between the two that they are written apart
+    for (std::uint64_t count = 1; !stop_; ++count) {
+      for (std::uint64_t page = 1; page + 1 < kPages; ++page) view.store(page * kPageSize, count);
+    }
+  });
+  disk_.device.set_plan({.rules = {{.kind = FaultKind::delay, .reads = false, .delay_ns = 2'000'000}}});
+  for (int i = 0; i < 40 && !HasFailure(); ++i) {
+    const std::uint64_t before = last.load();
+    EXPECT_EQ(file_clone(source.handle(), 0, target.handle(), 0, kBytes).errnum(), 0);
+    const std::vector<char> cloned = target.content();
+    const std::uint64_t first = load_word(&cloned[0]), second = load_word(&cloned[kSecond]);
+    EXPECT_TRUE(first == second || first == second + 1) << i << ": " << first << " and " << second;
+    EXPECT_GE(second, before) << "stored before the clone began";
+  }
+  stop_ = true;
+  storer.join();
+  other.join();
 }
 
 }  // namespace

@@ -43,6 +43,7 @@ class HostBacking final : public Backing {
   bool attached() const { return reading_.open(); }
   bool may_write() const { return writing_now_; }
   bool block_device() const { return properties_.block_device; }
+  int descriptor() const { return reading_.buffered; }  // while attached
   Result<HostIdentity> identity() const { return identify_host_file(reading_.buffered); }
 
   Device& device() override;

@@ -86,36 +86,24 @@ TEST(HostDirectProbe, WhatOpensAlthoughNoneIsPromised) {
   const auto properties = host_properties(made.fd());
   ASSERT_TRUE(properties.ok());
   EXPECT_EQ(properties.value().direct_alignment, 0u);
-  IoStats stats;
-  HostBacking backing(HostOptions{.stats = &stats});
-  auto files = open_host_path(made.path().c_str(), O_RDWR, 0);
-  ASSERT_TRUE(files.ok());
-  ASSERT_TRUE(backing.attach(files.take(), true).ok());
-  EXPECT_EQ(backing.direct_alignment(), 4096u);
+  AttachedBacking attached(made.path());
+  EXPECT_EQ(attached.backing.direct_alignment(), 4096u);
 }
 
 TEST(HostDirectDevice, AlignmentIsTheSector) {
   for (const unsigned sector : {512U, 4096U}) {
     const MemoryDisk disk(1 << 20, sector);
     if (!disk.ok()) GTEST_SKIP() << "no loop devices";
-    auto files = open_host_path(disk.path().c_str(), O_RDWR, 0);
-    ASSERT_TRUE(files.ok());
-    IoStats stats;
-    HostBacking backing(HostOptions{.stats = &stats});
-    ASSERT_TRUE(backing.attach(files.take(), true).ok());
-    EXPECT_EQ(backing.direct_alignment(), sector);
+    AttachedBacking attached(disk.path());
+    EXPECT_EQ(attached.backing.direct_alignment(), sector);
   }
 }
 
 TEST(HostDirectOff, NoAlignmentWithoutDirectIo) {
   const OwnDirectory here;
   const PlainFile made(here.path() + "/file", "x");
-  IoStats stats;
-  HostBacking backing(HostOptions{.use_direct = false, .stats = &stats});
-  auto files = open_host_path(made.path().c_str(), O_RDWR, 0);
-  ASSERT_TRUE(files.ok());
-  ASSERT_TRUE(backing.attach(files.take(), true).ok());
-  EXPECT_EQ(backing.direct_alignment(), 0u);
+  AttachedBacking attached(made.path(), false);
+  EXPECT_EQ(attached.backing.direct_alignment(), 0u);
 }
 
 }  // namespace

@@ -207,12 +207,8 @@ TEST_P(Extents, ManyExtents) {
 TEST(ExtentsOfADevice, AreAllWritten) {
   const MemoryDisk disk((1 << 20) + 512);
   if (!disk.ok()) GTEST_SKIP() << "no loop devices";
-  auto files = open_host_path(disk.path().c_str(), O_RDWR, 0);
-  ASSERT_TRUE(files.ok());
-  IoStats stats;
-  HostBacking backing(HostOptions{.stats = &stats});
-  ASSERT_TRUE(backing.attach(files.take(), true).ok());
-  const auto extent = backing.map_exact(512, 1 << 21);
+  AttachedBacking attached(disk.path());
+  const auto extent = attached.backing.map_exact(512, 1 << 21);
   ASSERT_TRUE(extent.ok());
   EXPECT_EQ(extent.value().kind, ExtentKind::written);
   EXPECT_GE(extent.value().length, 1u << 20);

@@ -246,4 +246,16 @@ inline std::string filesystem_name(const ::testing::TestParamInfo<const char*>& 
   return name;
 }
 
+// A backing of what the path names, attached for writing.
+struct AttachedBacking {
+  explicit AttachedBacking(const std::string& path, bool use_direct = true)
+      : backing(HostOptions{.use_direct = use_direct, .stats = &stats}) {
+    auto files = open_host_path(path.c_str(), O_RDWR, 0);
+    const bool attached = files.ok() && backing.attach(files.take(), true).ok();
+    EXPECT_TRUE(attached) << path;
+  }
+  IoStats stats;
+  HostBacking backing;
+};
+
 }  // namespace quire::host_testing

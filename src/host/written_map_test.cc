@@ -28,6 +28,14 @@ BlockStates load(WrittenMap& map, WrittenMap::File& file, std::uint64_t chunk, B
   if (generation != 0) map.end_load(file, chunk, generation, states);
   return states;
 }
+// The same, where `meanwhile` happens between the question and the answer.
+template <typename Meanwhile>
+BlockStates load_late(WrittenMap& map, WrittenMap::File& file, BlockStates states, Meanwhile meanwhile) {
+  const std::uint64_t generation = map.begin_load(file, 0);
+  meanwhile();
+  map.end_load(file, 0, generation, states);
+  return states;
+}
 BlockState state(WrittenMap& map, WrittenMap::File& file, std::uint64_t block) {
   return map.look(file, block, block + 1).state;
 }
@@ -131,10 +139,7 @@ TEST(WrittenMap, KeepsWhatWasLookedAtLastAndNoMoreThanItMay) {
 TEST(WrittenMap, AnOlderAnswerDoesNotHideACommit) {
   WrittenMap map({.max_bytes = 4096});
   WrittenMap::File file;
-  const std::uint64_t generation = map.begin_load(file, 0);
-  map.set_written(file, 10, 12);
-  BlockStates told = all(BlockState::absent);
-  map.end_load(file, 0, generation, told);
+  const BlockStates told = load_late(map, file, all(BlockState::absent), [&] { map.set_written(file, 10, 12); });
   EXPECT_EQ(state(map, file, 9), BlockState::absent);
   EXPECT_EQ(state(map, file, 10), BlockState::written);
   EXPECT_EQ(told.get(11), BlockState::written) << "the load's own answer, too";
@@ -146,10 +151,7 @@ TEST(WrittenMap, AnOlderAnswerDoesNotHideACommit) {
 TEST(WrittenMap, AnOlderAnswerDoesNotBringBackWhatWasForgotten) {
   WrittenMap map({.max_bytes = 4096});
   WrittenMap::File file;
-  const std::uint64_t generation = map.begin_load(file, 0);
-  map.forget(file, 10, 12);
-  BlockStates told = all(BlockState::written);
-  map.end_load(file, 0, generation, told);
+  const BlockStates told = load_late(map, file, all(BlockState::written), [&] { map.forget(file, 10, 12); });
   EXPECT_EQ(state(map, file, 10), BlockState::unknown);
   EXPECT_EQ(told.get(100), BlockState::written) << "good for who has locked it";
   map.forget(file, 0, kAll);
