@@ -96,8 +96,8 @@ struct CacheConfig {
 struct VerityOptions {
   const char* hash_alg = "sha256";
   unsigned block_size = 4096;  // bytes
-  std::span<const std::byte> salt, signature;
-  std::function<void(std::uint64_t done, std::uint64_t total)> progress;
+  std::span<const std::byte> salt = {}, signature = {};
+  std::function<void(std::uint64_t done, std::uint64_t total)> progress = {};
 };
 
 // A page cache. Files are closed before it ends.
@@ -137,8 +137,8 @@ QUIRE_API Result<quire_verity_info> verity_status(const char* path);
 struct VerityCheck {
   const char* digest = nullptr;
   const char* certificates = nullptr;
-  std::function<void(const quire_verity_bad_block&)> bad_block;
-  std::function<void(std::uint64_t done, std::uint64_t total)> progress;
+  std::function<void(const quire_verity_bad_block&)> bad_block = {};
+  std::function<void(std::uint64_t done, std::uint64_t total)> progress = {};
 };
 // counts, if given, is filled in where there are bad blocks (EIO), too.
 QUIRE_API Result<quire_verity_counts> check_verity(const char* path, const VerityCheck& wanted = {},

@@ -26,10 +26,10 @@ Status NewSidecar::create(std::uint64_t size) {
   directory_file_.buffered = ::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (directory_file_.buffered < 0)
     return fail_with(errno, "its directory %s cannot be opened: %m", directory_.c_str());
-  file_.buffered = ::open(directory_.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, kWhileMade);
+  if (tmpfile_) file_.buffered = ::open(directory_.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, kWhileMade);
   if (file_.buffered < 0) {
     // EISDIR, ENOENT: a kernel or file system that does not know O_TMPFILE, and sees an open of the directory.
-    if (errno != EOPNOTSUPP && errno != EISDIR && errno != ENOENT) {
+    if (tmpfile_ && errno != EOPNOTSUPP && errno != EISDIR && errno != ENOENT) {
       return fail_with(errno, "no file can be made in %s for its sidecar: %m", directory_.c_str());
     }
     QUIRE_TRY(create_named());
@@ -75,7 +75,7 @@ Status NewSidecar::finish(std::span<const char> header, const struct stat& of) {
   if (fchown(file_.buffered, of.st_uid, of.st_gid) != 0) {
     static_cast<void>(fchown(file_.buffered, static_cast<uid_t>(-1), of.st_gid));  // to one's own groups anybody may
   }
-  if (fchmod(file_.buffered, of.st_mode & 0444) != 0) {
+  if (fchmod(file_.buffered, of.st_mode & 0444) != 0 && errno != EPERM) {  // EPERM: it has no permissions here
     return fail_with(errno, "its sidecar %s cannot be given its permissions: %m", path_.c_str());
   }
   if (fsync(file_.buffered) != 0) return fail_with(errno, "its sidecar %s cannot be made durable: %m", path_.c_str());
@@ -89,7 +89,11 @@ Status NewSidecar::publish() {
     std::snprintf(link, sizeof link, "/proc/self/fd/%d", file_.buffered);
     done = linkat(AT_FDCWD, link, AT_FDCWD, path_.c_str(), AT_SYMLINK_FOLLOW);
   } else {
-    done = linkat(AT_FDCWD, temporary_.c_str(), AT_FDCWD, path_.c_str(), 0);
+    done = renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, path_.c_str(), RENAME_NOREPLACE);
+    if (done == 0) temporary_.clear();
+    if (done != 0 && (errno == EINVAL || errno == ENOSYS)) {  // this file system has links instead
+      done = linkat(AT_FDCWD, temporary_.c_str(), AT_FDCWD, path_.c_str(), 0);
+    }
   }
   if (done == 0) return {};
   if (errno == EEXIST) return fail_with(EEXIST, "fs-verity is on for it already: there is %s", path_.c_str());

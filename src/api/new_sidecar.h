@@ -1,7 +1,8 @@
 // A sidecar while it is made: nobody sees it until it is whole and durable, and then it is there in one step.
 //
 //   without a name (O_TMPFILE; where there is none, as .NAME.verity.XXXXXX) --write--> ... --finish: header, fsync-->
-//   durable --publish: link, which replaces nothing--> FILE.verity --settle: fsync of the directory--> durable there
+//   durable --publish: link or rename, which replace nothing--> FILE.verity --settle: fsync of the directory--> durable
+//   there
 //
 // After a crash at any point there is no sidecar or a whole one; a file .NAME.verity.XXXXXX may stay behind where there
 // is no O_TMPFILE. Thread safety: one thread. No lock is taken.
@@ -20,7 +21,8 @@ namespace quire {
 
 class NewSidecar {
  public:
-  explicit NewSidecar(std::string path) : path_(std::move(path)) {}
+  // path: absolute. tmpfile: try O_TMPFILE first; without, as on a host that has none.
+  explicit NewSidecar(std::string path, bool tmpfile = true) : path_(std::move(path)), tmpfile_(tmpfile) {}
   ~NewSidecar();  // what is not published is gone
   NewSidecar(const NewSidecar&) = delete;
   NewSidecar& operator=(const NewSidecar&) = delete;
@@ -37,6 +39,7 @@ class NewSidecar {
   void remove_temporary();
 
   const std::string path_;
+  const bool tmpfile_;
   std::string directory_;
   std::string temporary_;  // empty: it has no name
   HostDescriptors file_, directory_file_;
