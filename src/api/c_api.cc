@@ -210,12 +210,17 @@ quire_file* quire_open_verified(quire_cache* cache, const char* path, int flags,
     const auto had_digest = digest_hex != nullptr ? digest.get(digest_hex) : quire::Status{};
     const auto had_path = cert_path != nullptr ? certificates.get(cert_path) : quire::Status{};
     int errnum = had_digest.ok() ? had_path.errnum() : had_digest.errnum();
+    if (digest_hex == nullptr && cert_path == nullptr) {
+      errnum = EINVAL;
+      static_cast<void>(
+          quire::fail_with(errnum, "neither a digest nor certificates are named: quire_open does without"));
+    }
     if (errnum == 0) {
-      const auto trust = quire::make_verity_trust(digest_hex != nullptr ? digest.c_str() : nullptr,
-                                                  cert_path != nullptr ? certificates.c_str() : nullptr);
-      errnum = trust.errnum();
-      if (trust.ok()) {
-        auto file = impl(cache).open_verified(name.c_str(), flags, trust.value());
+      const auto accepted = quire::accepted_verity(digest_hex != nullptr ? digest.c_str() : nullptr,
+                                                   cert_path != nullptr ? certificates.c_str() : nullptr);
+      errnum = accepted.errnum();
+      if (accepted.ok()) {
+        auto file = impl(cache).open_verified(name.c_str(), flags, accepted.value());
         if (file.ok()) return handle(file.value());
         errnum = file.errnum();
       }

@@ -140,7 +140,7 @@ Status CacheImpl::attach_locked(HostInode& inode, HostDescriptors files, bool wr
 
 // `file` says how it was opened; the rest of it is filled in here.
 Result<FileImpl*> CacheImpl::open_files(HostDescriptors files, std::unique_ptr<FileImpl> file,
-                                        const VerityTrust* trust) {
+                                        const AcceptedVerity* accepted) {
   const auto identity = identify_host_file(files.buffered);
   QUIRE_TRY(identity);
   MutexLock lock(table_mutex_);
@@ -157,7 +157,7 @@ Result<FileImpl*> CacheImpl::open_files(HostDescriptors files, std::unique_ptr<F
   const bool wrote = inode.host->may_write();
   Status attached = attach_locked(inode, std::move(files), file->writable);
   if (attached.ok()) {
-    attached = settle_verity_locked(inode, *file, trust);
+    attached = settle_verity_locked(inode, *file, accepted);
     if (!attached.ok() && !wrote) inode.host->stop_writing();
   }
   if (!attached.ok()) {
@@ -179,7 +179,7 @@ Result<FileImpl*> CacheImpl::open_files(HostDescriptors files, std::unique_ptr<F
   return file.release();
 }
 
-Result<FileImpl*> CacheImpl::open(const char* path, int flags, mode_t mode, const VerityTrust* trust) {
+Result<FileImpl*> CacheImpl::open(const char* path, int flags, mode_t mode, const AcceptedVerity* accepted) {
   QUIRE_TRY(check_not_forked(cache_));
   if ((flags & O_ACCMODE) == O_ACCMODE)
     return fail_with(EINVAL, "the access mode is none of O_RDONLY, O_WRONLY, O_RDWR");
@@ -188,7 +188,7 @@ Result<FileImpl*> CacheImpl::open(const char* path, int flags, mode_t mode, cons
   auto wanted = std::make_unique<FileImpl>(cache_, path);
   set_flags(*wanted, flags);
   wanted->may_be_new = wanted->writable && (flags & O_CREAT) != 0;
-  auto file = open_files(files.take(), std::move(wanted), trust);
+  auto file = open_files(files.take(), std::move(wanted), accepted);
   QUIRE_TRY(file);
   if ((flags & O_TRUNC) != 0 && file.value()->writable && !file.value()->host->host->block_device()) {
     const Status truncated = file_truncate(*file.value(), 0);

@@ -12,7 +12,7 @@
 #include <string>
 
 #include "api/publisher.h"
-#include "api/verity_open.h"
+#include "api/verity_place.h"
 #include "cache/page_cache.h"
 #include "cache/residency.h"
 #include "cache/views.h"
@@ -46,7 +46,7 @@ struct HostInode {
   MemoryCharge charge;
   HostBacking* host;
   Inode inode;
-  // While it is verified, from its first handle to its last (verity_open.h); the mapping's verifier:
+  // While it is verified, from its first handle to its last (verity_open.cc); the mapping's verifier:
   std::unique_ptr<FileVerity> verity;
   HostBacking* sidecar = nullptr;  // the verity's
   verity::Digest verity_digest;
@@ -86,8 +86,8 @@ class CacheImpl {
 
   Result<FileImpl*> open(const char* path, int flags, mode_t mode) { return open(path, flags, mode, nullptr); }
   // To be verified against what the opener names.
-  Result<FileImpl*> open_verified(const char* path, int flags, const VerityTrust& trust) {
-    return open(path, flags, 0, &trust);
+  Result<FileImpl*> open_verified(const char* path, int flags, const AcceptedVerity& accepted) {
+    return open(path, flags, 0, &accepted);
   }
   Result<FileImpl*> open_fd(int fd);
   Status close(FileImpl* file);  // frees it on success
@@ -132,12 +132,13 @@ class CacheImpl {
 
  private:
   explicit CacheImpl(const CacheOptions& options);  // with a memory
-  Result<FileImpl*> open(const char* path, int flags, mode_t mode, const VerityTrust* trust);
-  Result<FileImpl*> open_files(HostDescriptors files, std::unique_ptr<FileImpl> file, const VerityTrust* trust);
+  Result<FileImpl*> open(const char* path, int flags, mode_t mode, const AcceptedVerity* accepted);
+  Result<FileImpl*> open_files(HostDescriptors files, std::unique_ptr<FileImpl> file, const AcceptedVerity* accepted);
   Status attach_locked(HostInode& inode, HostDescriptors files, bool writable) REQUIRES(table_mutex_);
   // verity_open.cc
-  Status settle_verity_locked(HostInode& inode, const FileImpl& file, const VerityTrust* trust) REQUIRES(table_mutex_);
-  Status start_verity_locked(HostInode& inode, FoundSidecar found) REQUIRES(table_mutex_);
+  Status settle_verity_locked(HostInode& inode, const FileImpl& file, const AcceptedVerity* accepted)
+      REQUIRES(table_mutex_);
+  Status start_verity_locked(HostInode& inode, ReadSidecar found, std::string path) REQUIRES(table_mutex_);
   void end_verity_locked(HostInode& inode) REQUIRES(table_mutex_);
   void forget_unclosed_locked(FileImpl& file) REQUIRES(table_mutex_);
   void make_idle_locked(HostInode& inode) REQUIRES(table_mutex_);

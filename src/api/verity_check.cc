@@ -184,7 +184,7 @@ Result<VerityChecked> check_verity(const char* path, const VerityCheckOptions& o
   QUIRE_TRY(file);
   const auto sidecar = read_sidecar(file.value());
   QUIRE_TRY(sidecar);
-  QUIRE_TRY(check_accepted(options.accepted, sidecar.value()));
+  QUIRE_TRY(check_accepted(options.accepted, sidecar.value().digest, sidecar.value().header.signature));
   read_from_disk(file.value());
   Check check(file.value(), sidecar.value(), options);
   QUIRE_TRY(check.run());

@@ -1,136 +1,66 @@
-// Sidecars at open. See verity_open.h; the part of CacheImpl that uses them is here as well.
-#include "api/verity_open.h"
-
-#include <fcntl.h>
-#include <limits.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
+// Opening a file whose bytes are verified: the part of CacheImpl that knows of sidecars. Guarantees: V1.
+//
+// A file is verified if FILE.verity lies beside it (beside what a link leads to) when its first handle is opened, until
+// its last is closed. A sidecar that is there and not sound, or not to be read, refuses the open. It is looked for once
+// nobody else can write the file: one that appears later belongs to a file that we have open to read only.
+// Locks: the file table's.
 #include <cerrno>
-#include <cstdio>
-#include <vector>
+#include <utility>
 
 #include "api/cache_impl.h"
+#include "api/verity_place.h"
 #include "base/error.h"
 
 namespace quire {
 namespace {
 
-// As the host names it just now; empty: it has no name any more.
-Result<std::string> name_of_file(int fd) {
-  char link[32], name[PATH_MAX];
-  struct stat st;
-  if (fstat(fd, &st) != 0) return fail_with(errno, "fstat: %m");
-  if (st.st_nlink == 0) return std::string();
-  std::snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-  const ssize_t n = readlink(link, name, sizeof name);
-  if (n < 0) return fail_with(errno, "its name is not to be had, to look for a sidecar (%s): %m", link);
-  return std::string(name, static_cast<std::size_t>(n));
-}
-
-Result<std::vector<char>> read_header(int fd) {
-  std::vector<char> header(verity::kSidecarHeaderSize);
-  std::size_t got = 0;
-  while (got < header.size()) {
-    const ssize_t n = pread(fd, header.data() + got, header.size() - got, static_cast<off_t>(got));
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return fail(errno);
-    if (n == 0) break;
-    got += static_cast<std::size_t>(n);
+// None: there is no sidecar, or the file has no name.
+Result<std::optional<ReadSidecar>> find_sidecar(const HostBacking& file, std::string* path) {
+  using Answer = Result<std::optional<ReadSidecar>>;
+  auto place = sidecar_of(file.descriptor());
+  if (!place.ok() && place.errnum() != ENOENT) return fail(place.errnum());
+  PlacedFile placed;
+  placed.size = file.size();
+  if (place.ok()) {
+    placed.sidecar = place.take();
+    auto found = read_sidecar(placed);
+    if (found.ok()) {
+      path->assign(placed.sidecar, 0, placed.sidecar.size() - (sizeof verity::kSidecarSuffix - 1));
+      return Answer(found.take());
+    }
+    if (found.errnum() != ENODATA) return fail(found.errnum());
   }
-  header.resize(got);
-  return header;
+  clear_cause();
+  return Answer(std::nullopt);
 }
 
 }  // namespace
 
-Result<VerityTrust> make_verity_trust(const char* digest, const char* certificate_path) {
-  VerityTrust trust;
-  if (digest == nullptr && certificate_path == nullptr) {
-    return fail_with(EINVAL, "neither a digest nor certificates are named to open it by: quire_open takes it unnamed");
-  }
-  if (digest != nullptr) {
-    const auto parsed = verity::parse_digest(digest);
-    QUIRE_TRY(parsed);
-    trust.digest = parsed.value();
-  }
-  if (certificate_path != nullptr) {
-    auto loaded = verity::Certificates::load(certificate_path);
-    QUIRE_TRY(loaded);
-    trust.certificates = loaded.take();
-  }
-  return Result<VerityTrust>(std::move(trust));
-}
-
-Result<std::optional<FoundSidecar>> find_sidecar(int data_fd, std::uint64_t data_size) {
-  using Answer = Result<std::optional<FoundSidecar>>;
-  auto name = name_of_file(data_fd);
-  QUIRE_TRY(name);
-  if (name.value().empty()) return Answer(std::nullopt);
-  FoundSidecar found;
-  found.data_path = name.take();
-  const std::string path = found.data_path + verity::kSidecarSuffix;
-  found.files.buffered = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (found.files.buffered < 0) {
-    if (errno == ENOENT || errno == ENAMETOOLONG || errno == ENOTDIR) return Answer(std::nullopt);
-    return fail_with(errno, "its sidecar %s cannot be opened: %m", path.c_str());
-  }
-  struct stat st;
-  if (fstat(found.files.buffered, &st) != 0) return fail_with(errno, "fstat of %s: %m", path.c_str());
-  if (!S_ISREG(st.st_mode)) return fail_with(EBADMSG, "its sidecar %s is no regular file", path.c_str());
-  const auto header = read_header(found.files.buffered);
-  if (!header.ok()) {
-    errno = header.errnum();
-    return fail_with(header.errnum(), "its sidecar %s cannot be read: %m", path.c_str());
-  }
-  auto decoded = verity::decode_sidecar(header.value(), static_cast<std::uint64_t>(st.st_size), data_size);
-  QUIRE_TRY(decoded);
-  found.header = decoded.take();
-  const auto digest = verity::file_digest(found.header.descriptor);
-  QUIRE_TRY(digest);
-  found.digest = digest.value();
-  return Answer(std::move(found));
-}
-
-Status check_verity_trust(const VerityTrust& trust, const verity::Digest& digest,
-                          const std::vector<std::uint8_t>& signature) {
-  if (trust.digest.has_value() && *trust.digest != digest) {
-    return fail_with(EKEYREJECTED, "its digest is %s, and %s is wanted", to_string(digest).c_str(),
-                     to_string(*trust.digest).c_str());
-  }
-  if (!trust.certificates.has_value()) return {};
-  if (signature.empty()) {
-    return fail_with(EKEYREJECTED, "it is not signed: enable fs-verity with a signature of its digest %s",
-                     to_string(digest).c_str());
-  }
-  return trust.certificates->verify(digest, signature);
-}
-
-// Under the table's lock, attached: what is beside the file decides whether its bytes are verified. A sidecar is looked
-// for once nobody else can write the file, so one that appears later belongs to a file that we have open to read only.
-Status CacheImpl::settle_verity_locked(HostInode& inode, const FileImpl& file, const VerityTrust* trust) {
+// Attached: what is beside the file decides whether its bytes are verified, and who may open it.
+Status CacheImpl::settle_verity_locked(HostInode& inode, const FileImpl& file, const AcceptedVerity* accepted) {
   if (inode.host->block_device()) {
-    if (trust == nullptr) return {};
+    if (accepted == nullptr) return {};
     return fail_with(ENODATA, "it is a block device, and fs-verity is for regular files");
   }
   if (inode.verity == nullptr) {
-    auto found = find_sidecar(inode.host->descriptor(), inode.host->size());
+    std::string path;
+    auto found = find_sidecar(*inode.host, &path);
     QUIRE_TRY(found);
     if (!found.value().has_value()) {
-      if (trust == nullptr) return {};
+      if (accepted == nullptr) return {};
       return fail_with(ENODATA, "it has no sidecar (FILE%s): fs-verity is not on for it", verity::kSidecarSuffix);
     }
     if (!file.writable) {
       if (inode.handles != 0) {
         return fail_with(EBUSY, "fs-verity was turned on while it is open here without: close it first");
       }
-      if (trust != nullptr) {
-        QUIRE_TRY(check_verity_trust(*trust, found.value()->digest, found.value()->header.signature));
+      if (accepted != nullptr) {
+        QUIRE_TRY(check_accepted(*accepted, found.value()->digest, found.value()->header.signature));
       }
-      return start_verity_locked(inode, std::move(*found.value()));
+      return start_verity_locked(inode, std::move(*found.value()), std::move(path));
     }
-  } else if (trust != nullptr) {
-    QUIRE_TRY(check_verity_trust(*trust, inode.verity_digest, inode.verity_signature));
+  } else if (accepted != nullptr) {
+    QUIRE_TRY(check_accepted(*accepted, inode.verity_digest, inode.verity_signature));
   }
   if (!file.writable) return {};
   return fail_with(EPERM, "fs-verity is on for it (it has a sidecar, FILE%s), so it can only be read",
@@ -138,7 +68,7 @@ Status CacheImpl::settle_verity_locked(HostInode& inode, const FileImpl& file, c
 }
 
 // What is cached of it was not verified, and goes first. Nobody has it open.
-Status CacheImpl::start_verity_locked(HostInode& inode, FoundSidecar found) {
+Status CacheImpl::start_verity_locked(HostInode& inode, ReadSidecar found, std::string path) {
   empty(inode);
   HostOptions host_options{options_.use_direct, options_.use_io_uring, &cache_.io_stats, cache_.io_thread.get(),
                            nullptr};
@@ -154,7 +84,7 @@ Status CacheImpl::start_verity_locked(HostInode& inode, FoundSidecar found) {
                                               .root_hash = descriptor.root_hash,
                                               .sidecar = std::move(sidecar),
                                               .tree_offset = verity::kSidecarHeaderSize,
-                                              .path = std::move(found.data_path),
+                                              .path = std::move(path),
                                               .at_completion = options_.verity_at_completion});
   QUIRE_TRY(made);
   inode.verity = made.take();

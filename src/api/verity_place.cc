@@ -13,21 +13,19 @@
 #include "base/error.h"
 
 namespace quire {
-namespace {
-
-// The name that it has just now; ENOENT if that leads to another file, or to none.
-Result<std::string> name_of(int fd, const struct stat& st) {
+Result<std::string> sidecar_of(int fd) {
+  struct stat st, there;
+  if (fstat(fd, &st) != 0) return fail_with(errno, "fstat: %m");
   char link[32], name[PATH_MAX];
   std::snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
   const ssize_t n = readlink(link, name, sizeof name);
   if (n < 0) return fail_with(errno, "its name is not to be had (%s): %m", link);
   std::string found(name, static_cast<std::size_t>(n));
-  struct stat there;
-  if (stat(found.c_str(), &there) == 0 && there.st_dev == st.st_dev && there.st_ino == st.st_ino) return found;
+  if (stat(found.c_str(), &there) == 0 && there.st_dev == st.st_dev && there.st_ino == st.st_ino) {
+    return found + verity::kSidecarSuffix;
+  }
   return fail_with(ENOENT, "it has been renamed or removed: a sidecar needs a name to stand beside");
 }
-
-}  // namespace
 
 Result<PlacedFile> place_file(const char* path) {
   auto files = open_host_path(path, O_RDONLY, 0);
@@ -38,9 +36,9 @@ Result<PlacedFile> place_file(const char* path) {
   if (fstat(placed.files.buffered, &st) != 0) return fail_with(errno, "fstat: %m");
   if (!S_ISREG(st.st_mode)) return fail_with(EINVAL, "it is a block device, and fs-verity is for regular files");
   placed.size = static_cast<std::uint64_t>(st.st_size);
-  auto name = name_of(placed.files.buffered, st);
-  QUIRE_TRY(name);
-  placed.sidecar = name.take() + verity::kSidecarSuffix;
+  auto sidecar = sidecar_of(placed.files.buffered);
+  QUIRE_TRY(sidecar);
+  placed.sidecar = sidecar.take();
   return placed;
 }
 
@@ -111,17 +109,18 @@ Result<AcceptedVerity> accepted_verity(const char* digest, const char* certifica
   return accepted;
 }
 
-Status check_accepted(const AcceptedVerity& accepted, const ReadSidecar& sidecar) {
-  if (accepted.digest.has_value() && *accepted.digest != sidecar.digest) {
-    return fail_with(EKEYREJECTED, "its digest is %s, and %s is wanted", to_string(sidecar.digest).c_str(),
+Status check_accepted(const AcceptedVerity& accepted, const verity::Digest& digest,
+                      const std::vector<std::uint8_t>& signature) {
+  if (accepted.digest.has_value() && *accepted.digest != digest) {
+    return fail_with(EKEYREJECTED, "its digest is %s, and %s is wanted", to_string(digest).c_str(),
                      to_string(*accepted.digest).c_str());
   }
   if (!accepted.certificates.has_value()) return {};
-  if (sidecar.header.signature.empty()) {
+  if (signature.empty()) {
     return fail_with(EKEYREJECTED, "it is not signed: enable fs-verity with a signature of its digest %s",
-                     to_string(sidecar.digest).c_str());
+                     to_string(digest).c_str());
   }
-  return accepted.certificates->verify(sidecar.digest, sidecar.header.signature);
+  return accepted.certificates->verify(digest, signature);
 }
 
 }  // namespace quire

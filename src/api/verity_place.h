@@ -1,10 +1,12 @@
-// Where the sidecar of a file is, and what its header says. Of the calls that turn fs-verity on and look at it; nothing
-// is trusted here. Thread safety: plain functions; no lock is held.
+// Where the sidecar of a file is, what its header says, and whom an opener trusts. Nothing is trusted here by itself: a
+// file is worth what its digest is that an opener names, or its certificates vouch for. Guarantees: V1.
+// Thread safety: plain functions; no lock is held.
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "host/host_file.h"
 #include "quire/result.h"
@@ -19,6 +21,8 @@ struct PlacedFile {
   std::uint64_t size = 0;
   std::string sidecar;  // path: beside the file itself, wherever the links to it are
 };
+// Of an open file: beside the file itself, wherever the links to it are. ENOENT: it has no name any more.
+Result<std::string> sidecar_of(int fd);
 // EISDIR, EINVAL: not a regular file; ENOENT: it has no name any more; the errnos of open.
 Result<PlacedFile> place_file(const char* path);
 // The direct twin, where the host has it; else what it keeps of the file in its own cache goes.
@@ -39,7 +43,8 @@ struct AcceptedVerity {
 };
 Result<AcceptedVerity> accepted_verity(const char* digest, const char* certificates);  // EINVAL; Certificates::load's
 // EKEYREJECTED: another digest, or no signature that is accepted; EBADMSG: a malformed one.
-Status check_accepted(const AcceptedVerity& accepted, const ReadSidecar& sidecar);
+Status check_accepted(const AcceptedVerity& accepted, const verity::Digest& digest,
+                      const std::vector<std::uint8_t>& signature);
 
 // All bytes at offset, or fewer at the end.
 Result<std::size_t> read_host(int fd, std::uint64_t offset, std::span<char> to);
