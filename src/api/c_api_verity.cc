@@ -8,13 +8,12 @@
 #include <string>
 #include <vector>
 
-#include "api/cache_impl.h"
 #include "api/caller.h"
+#include "api/handles.h"
 #include "api/verity_check.h"
 #include "api/verity_enable.h"
 #include "base/error.h"
 #include "device/fork_guard.h"
-#include "quire/quire.h"
 #include "verity/digest.h"
 
 using quire::CallerString;
@@ -119,10 +118,12 @@ Result<quire::VerityCheckOptions> read_check_options(const quire_verity_check_op
   QUIRE_TRY(read_string(given.digest, digest));
   QUIRE_TRY(read_string(given.certificates, certificates));
   quire::VerityCheckOptions wanted;
-  auto accepted = quire::accepted_verity(given.digest != nullptr ? digest.c_str() : nullptr,
-                                         given.certificates != nullptr ? certificates.c_str() : nullptr);
-  QUIRE_TRY(accepted);
-  wanted.accepted = accepted.take();
+  if (given.digest != nullptr || given.certificates != nullptr) {
+    auto trust = quire::make_verity_trust(given.digest != nullptr ? digest.c_str() : nullptr,
+                                          given.certificates != nullptr ? certificates.c_str() : nullptr);
+    QUIRE_TRY(trust);
+    wanted.trust = trust.take();
+  }
   if (given.progress != nullptr) {
     wanted.progress = [given](std::uint64_t done, std::uint64_t total) { given.progress(given.arg, done, total); };
   }
@@ -254,7 +255,7 @@ extern "C" {
 int quire_verity_enable(quire_cache* cache, const char* path, const quire_verity_options* options) {
   return answer("verity enable", path, [&](const char* name) -> Status {
     if (cache == nullptr) return fail_with(EINVAL, "the cache is NULL");
-    return enable(*reinterpret_cast<quire::CacheImpl*>(cache), name, options);
+    return enable(quire::impl(cache), name, options);
   });
 }
 

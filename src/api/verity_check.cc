@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "api/block_scan.h"
+#include "api/verity_place.h"
 #include "base/error.h"
 #include "verity/merkle_tree.h"
 #include "verity/sidecar.h"
@@ -23,7 +24,7 @@ using verity::TreeGeometry;
 
 class Check {
  public:
-  Check(const PlacedFile& file, const ReadSidecar& sidecar, const VerityCheckOptions& options)
+  Check(const PlacedFile& file, const FoundSidecar& sidecar, const VerityCheckOptions& options)
       : file_(file), sidecar_(sidecar), options_(options) {}
   Status run();
   const VerityCounts& counts() const { return counts_; }
@@ -54,7 +55,7 @@ class Check {
   }
 
   const PlacedFile& file_;
-  const ReadSidecar& sidecar_;
+  const FoundSidecar& sidecar_;
   const VerityCheckOptions& options_;
   TreeGeometry geometry_;
   BlockHasher hasher_;
@@ -184,7 +185,7 @@ Result<VerityChecked> check_verity(const char* path, const VerityCheckOptions& o
   QUIRE_TRY(file);
   const auto sidecar = read_sidecar(file.value());
   QUIRE_TRY(sidecar);
-  QUIRE_TRY(check_accepted(options.accepted, sidecar.value()));
+  QUIRE_TRY(check_verity_trust(options.trust, sidecar.value().digest, sidecar.value().header.signature));
   read_from_disk(file.value());
   Check check(file.value(), sidecar.value(), options);
   QUIRE_TRY(check.run());

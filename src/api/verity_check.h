@@ -10,7 +10,7 @@
 #include <cstdint>
 #include <functional>
 
-#include "api/verity_place.h"
+#include "api/verity_open.h"
 #include "quire/result.h"
 #include "verity/digest.h"
 
@@ -38,7 +38,7 @@ struct VerityCounts {
 };
 
 struct VerityCheckOptions {
-  AcceptedVerity accepted;
+  VerityTrust trust;                                                      // without either, anything consistent
   std::function<void(const VerityBadBlock&)> bad;                         // empty: nobody asks
   std::function<void(std::uint64_t done, std::uint64_t total)> progress;  // bytes of the file
 };
@@ -48,8 +48,8 @@ struct VerityChecked {
   VerityCounts counts;
 };
 
-// Bad blocks are no error of the call. Errors: those of place_file, read_sidecar and check_accepted; EBUSY: the file
-// changes meanwhile; ENOMEM, EAGAIN.
+// Bad blocks are no error of the call. Errors: those of place_file, read_sidecar and check_verity_trust; EBUSY: the
+// file changes meanwhile; ENOMEM, EAGAIN.
 Result<VerityChecked> check_verity(const char* path, const VerityCheckOptions& options);
 
 // What the sidecar says; nothing is held against the file but its size. The errors of place_file and read_sidecar.

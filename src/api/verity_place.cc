@@ -1,4 +1,4 @@
-// Sidecars found and read. See verity_place.h.
+// Files and their sidecars. See verity_place.h.
 #include "api/verity_place.h"
 
 #include <fcntl.h>
@@ -8,7 +8,6 @@
 
 #include <cerrno>
 #include <cstdio>
-#include <cstring>
 
 #include "base/error.h"
 
@@ -67,61 +66,12 @@ Result<std::size_t> read_host(int fd, std::uint64_t offset, std::span<char> to) 
   return done;
 }
 
-Result<ReadSidecar> read_sidecar(const PlacedFile& file) {
-  const char* const path = file.sidecar.c_str();
-  ReadSidecar sidecar;
-  sidecar.files.buffered = ::open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (sidecar.files.buffered < 0) {
-    if (errno == ENOENT || errno == ENAMETOOLONG) {
-      return fail_with(ENODATA, "fs-verity is not on for it (there is no %s): turn it on with quire verity enable",
-                       path);
-    }
-    return fail_with(errno, "its sidecar %s cannot be opened: %m", path);
-  }
-  struct stat st;
-  if (fstat(sidecar.files.buffered, &st) != 0) return fail_with(errno, "fstat of %s: %m", path);
-  if (!S_ISREG(st.st_mode)) return fail_with(EBADMSG, "its sidecar %s is no regular file", path);
-  std::vector<char> header(verity::kSidecarHeaderSize);
-  const auto got = read_host(sidecar.files.buffered, 0, header);
-  if (!got.ok()) {
-    return fail_with(got.errnum(), "its sidecar %s cannot be read: %s", path, std::strerror(got.errnum()));
-  }
-  header.resize(got.value());
-  auto decoded = verity::decode_sidecar(header, static_cast<std::uint64_t>(st.st_size), file.size);
-  QUIRE_TRY(decoded);
-  sidecar.header = decoded.take();
-  const auto digest = verity::file_digest(sidecar.header.descriptor);
-  QUIRE_TRY(digest);
-  sidecar.digest = digest.value();
-  return sidecar;
-}
-
-Result<AcceptedVerity> accepted_verity(const char* digest, const char* certificates) {
-  AcceptedVerity accepted;
-  if (digest != nullptr) {
-    const auto parsed = verity::parse_digest(digest);
-    QUIRE_TRY(parsed);
-    accepted.digest = parsed.value();
-  }
-  if (certificates != nullptr) {
-    auto loaded = verity::Certificates::load(certificates);
-    QUIRE_TRY(loaded);
-    accepted.certificates = loaded.take();
-  }
-  return accepted;
-}
-
-Status check_accepted(const AcceptedVerity& accepted, const ReadSidecar& sidecar) {
-  if (accepted.digest.has_value() && *accepted.digest != sidecar.digest) {
-    return fail_with(EKEYREJECTED, "its digest is %s, and %s is wanted", to_string(sidecar.digest).c_str(),
-                     to_string(*accepted.digest).c_str());
-  }
-  if (!accepted.certificates.has_value()) return {};
-  if (sidecar.header.signature.empty()) {
-    return fail_with(EKEYREJECTED, "it is not signed: enable fs-verity with a signature of its digest %s",
-                     to_string(sidecar.digest).c_str());
-  }
-  return accepted.certificates->verify(sidecar.digest, sidecar.header.signature);
+Result<FoundSidecar> read_sidecar(const PlacedFile& file) {
+  auto found = find_sidecar(file.files.buffered, file.size);
+  QUIRE_TRY(found);
+  if (found.value().has_value()) return Result<FoundSidecar>(std::move(*found.value()));
+  return fail_with(ENODATA, "fs-verity is not on for it (there is no %s): turn it on with quire verity enable",
+                   file.sidecar.c_str());
 }
 
 }  // namespace quire

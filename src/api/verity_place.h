@@ -1,16 +1,14 @@
-// Where the sidecar of a file is, and what its header says. Of the calls that turn fs-verity on and look at it; nothing
-// is trusted here. Thread safety: plain functions; no lock is held.
+// A file by its path, as the calls have it that turn fs-verity on or look at it from outside a cache: its own
+// descriptors, and the place of its sidecar. Thread safety: plain functions; no lock is held.
 #pragma once
 
 #include <cstdint>
-#include <optional>
+#include <span>
 #include <string>
 
+#include "api/verity_open.h"
 #include "host/host_file.h"
 #include "quire/result.h"
-#include "verity/digest.h"
-#include "verity/sidecar.h"
-#include "verity/signature.h"
 
 namespace quire {
 
@@ -24,22 +22,8 @@ Result<PlacedFile> place_file(const char* path);
 // The direct twin, where the host has it; else what it keeps of the file in its own cache goes.
 void read_from_disk(PlacedFile& file);
 
-struct ReadSidecar {
-  HostDescriptors files;
-  verity::Sidecar header;
-  verity::Digest digest;  // of the file
-};
-// ENODATA: there is none; EBADMSG: it is not sound, or another file's; the errnos of open and read.
-Result<ReadSidecar> read_sidecar(const PlacedFile& file);
-
-// Of the pattern that an opener of verified files names; null: anything goes.
-struct AcceptedVerity {
-  std::optional<verity::Digest> digest;
-  std::optional<verity::Certificates> certificates;
-};
-Result<AcceptedVerity> accepted_verity(const char* digest, const char* certificates);  // EINVAL; Certificates::load's
-// EKEYREJECTED: another digest, or no signature that is accepted; EBADMSG: a malformed one.
-Status check_accepted(const AcceptedVerity& accepted, const ReadSidecar& sidecar);
+// find_sidecar's; ENODATA: there is none.
+Result<FoundSidecar> read_sidecar(const PlacedFile& file);
 
 // All bytes at offset, or fewer at the end.
 Result<std::size_t> read_host(int fd, std::uint64_t offset, std::span<char> to);
