@@ -88,9 +88,9 @@ QUIRE_API quire_file* quire_open(quire_cache* cache, const char* path, int flags
 
 /* Opens a file for which fs-verity is on (it has a sidecar, FILE.verity), to read (flags: O_RDONLY and what goes with
  * it), if it is what the caller names: digest_hex, the file's digest as `quire verity measure` or `fsverity digest`
- * print it ("sha256:HEX", "sha512:HEX", or HEX alone); cert_path, a file of certificates in PEM, or one in DER, of which
- * one must have signed the digest. Either may be NULL, not both. Every byte that is read is verified against it, by
- * whichever call; EIO for what does not, and only for that. quire_open verifies, too, where there is a sidecar, but
+ * print it ("sha256:HEX", "sha512:HEX", or HEX alone); cert_path, a file of certificates in PEM, or one in DER, of
+ * which one must have signed the digest. Either may be NULL, not both. Every byte that is read is verified against it,
+ * by whichever call; EIO for what does not, and only for that. quire_open verifies, too, where there is a sidecar, but
  * believes what that says of itself: it detects damage, not a forger who rewrites both files. Opening a file for which
  * fs-verity is on for writing is EPERM. Errors, besides quire_open's: EINVAL (no digest, no certificates, neither
  * given), ENODATA (it has no sidecar), EBADMSG (the sidecar is not sound, or another file's), EKEYREJECTED (another
@@ -323,10 +323,11 @@ typedef struct quire_verity_options {
 } quire_verity_options;
 
 /* Turns fs-verity on: reads the file once, hashing it on several threads, and makes FILE.verity, durable and whole or
- * not at all, whatever happens meanwhile. NULL options mean defaults. Errors: EEXIST (it is on already), ETXTBSY (open
- * for writing in this cache), EBUSY (open in this cache to read: it would go on without verification; open for writing
- * in another cache; changed or opened meanwhile), EACCES, EPERM, EROFS (no permission to write the file), EINVAL
- * (options), EMSGSIZE (salt or signature too long), EBADMSG (a malformed signature), ENOSPC, EIO, ENOMEM, EAGAIN. */
+ * not at all, whatever happens meanwhile. Who reads FILE in another cache goes on without verification until closing
+ * it. NULL options mean defaults. Errors: EEXIST (it is on already), ETXTBSY (open for writing in this cache), EBUSY
+ * (open in this cache to read: it would go on without verification; open for writing in another cache; changed or
+ * opened meanwhile), EACCES, EPERM, EROFS (no permission to write the file), EINVAL (options), EMSGSIZE (salt or
+ * signature too long), EBADMSG (a malformed signature), ENOSPC, EIO, ENOMEM, EAGAIN. */
 QUIRE_API int quire_verity_enable(quire_cache* cache, const char* path, const quire_verity_options* options);
 
 /* Bytes that hold any digest as text, NUL included: "sha512:" and 128 digits. */

@@ -8,13 +8,12 @@
 #include <string>
 #include <vector>
 
-#include "api/cache_impl.h"
 #include "api/caller.h"
+#include "api/handles.h"
 #include "api/verity_check.h"
 #include "api/verity_enable.h"
 #include "base/error.h"
 #include "device/fork_guard.h"
-#include "quire/quire.h"
 #include "verity/digest.h"
 
 using quire::CallerString;
@@ -254,7 +253,7 @@ extern "C" {
 int quire_verity_enable(quire_cache* cache, const char* path, const quire_verity_options* options) {
   return answer("verity enable", path, [&](const char* name) -> Status {
     if (cache == nullptr) return fail_with(EINVAL, "the cache is NULL");
-    return enable(*reinterpret_cast<quire::CacheImpl*>(cache), name, options);
+    return enable(quire::impl(cache), name, options);
   });
 }
 

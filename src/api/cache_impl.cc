@@ -143,6 +143,7 @@ Result<FileImpl*> CacheImpl::open_files(HostDescriptors files, std::unique_ptr<F
                                         const AcceptedVerity* accepted) {
   const auto identity = identify_host_file(files.buffered);
   QUIRE_TRY(identity);
+  if (file->writable) QUIRE_TRY(check_no_sidecar(files.buffered));
   MutexLock lock(table_mutex_);
   QUIRE_TRY(check_not_forked(cache_));
   const FileKey key{identity.value().device, identity.value().inode};
@@ -157,7 +158,11 @@ Result<FileImpl*> CacheImpl::open_files(HostDescriptors files, std::unique_ptr<F
   const bool wrote = inode.host->may_write();
   Status attached = attach_locked(inode, std::move(files), file->writable);
   if (attached.ok()) {
-    attached = settle_verity_locked(inode, *file, accepted);
+    try {
+      attached = settle_verity_locked(inode, *file, accepted);
+    } catch (const std::bad_alloc&) {
+      attached = fail(ENOMEM);
+    }
     if (!attached.ok() && !wrote) inode.host->stop_writing();
   }
   if (!attached.ok()) {
@@ -183,6 +188,7 @@ Result<FileImpl*> CacheImpl::open(const char* path, int flags, mode_t mode, cons
   QUIRE_TRY(check_not_forked(cache_));
   if ((flags & O_ACCMODE) == O_ACCMODE)
     return fail_with(EINVAL, "the access mode is none of O_RDONLY, O_WRONLY, O_RDWR");
+  if ((flags & O_CREAT) != 0) QUIRE_TRY(check_no_orphan(path));
   auto files = open_host_path(path, flags, mode);
   QUIRE_TRY(files);
   auto wanted = std::make_unique<FileImpl>(cache_, path);

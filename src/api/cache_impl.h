@@ -136,6 +136,8 @@ class CacheImpl {
   Result<FileImpl*> open_files(HostDescriptors files, std::unique_ptr<FileImpl> file, const AcceptedVerity* accepted);
   Status attach_locked(HostInode& inode, HostDescriptors files, bool writable) REQUIRES(table_mutex_);
   // verity_open.cc
+  static Status check_no_sidecar(int fd);
+  static Status check_no_orphan(const char* path);
   Status settle_verity_locked(HostInode& inode, const FileImpl& file, const AcceptedVerity* accepted)
       REQUIRES(table_mutex_);
   Status start_verity_locked(HostInode& inode, ReadSidecar found, std::string path) REQUIRES(table_mutex_);

@@ -2,7 +2,9 @@
 // left behind when it fails.
 #include <sys/resource.h>
 
+#include <atomic>
 #include <csignal>
+#include <thread>
 
 #include "api/mount_test_util.h"
 #include "api/new_sidecar.h"
@@ -209,6 +211,38 @@ TEST_F(VerityCommands, AFileThatChangesMeanwhileIsRefused) {
   ASSERT_EQ(unlink((file + ".verity").c_str()), 0);
   meddler = {.test = this, .act = [&] { open_file(cache_, file, O_RDONLY).reset(); }, .done = false};
   EXPECT_EQ(enable(file, &options), 0) << "whoever has gone again reads it verified from now on";
+}
+
+// Whoever opens it beside the enabling has it as it was, and keeps the enabling from its end; or is told to come again;
+// or has it verified.
+TEST_F(VerityCommands, OpenersBesideEnabling) {
+  const std::string file = path("file"), bytes = content(200'000);
+  host_write(file, bytes);
+  for (int round = 0; round < 20; ++round) {
+    std::atomic<bool> stop = false;
+    std::thread opener([&] {
+      while (!stop) {
+        quire_file* const handle = quire_open(cache_.get(), file.c_str(), O_RDONLY, 0);
+        if (handle == nullptr) {
+          EXPECT_EQ(errno, EBUSY) << quire_error_message();
+          continue;
+        }
+        std::string got(bytes.size(), '?');
+        EXPECT_EQ(quire_pread(handle, got.data(), got.size(), 0), static_cast<ssize_t>(got.size()));
+        EXPECT_TRUE(same_bytes(got, bytes));
+        quire_close(handle);
+        std::this_thread::yield();
+      }
+    });
+    int result;
+    while ((result = enable(file)) != 0 && errno == EBUSY) {
+    }
+    EXPECT_EQ(result, 0) << quire_error_message();
+    EXPECT_FAILS(EPERM, quire_open(cache_.get(), file.c_str(), O_RDWR, 0));
+    stop = true;
+    opener.join();
+    ASSERT_EQ(unlink((file + ".verity").c_str()), 0);
+  }
 }
 
 TEST_F(VerityCommands, WithoutRoomNothingIsLeft) {

@@ -4,6 +4,8 @@
 // its last is closed. A sidecar that is there and not sound, or not to be read, refuses the open. It is looked for once
 // nobody else can write the file: one that appears later belongs to a file that we have open to read only.
 // Locks: the file table's.
+#include <unistd.h>
+
 #include <cerrno>
 #include <utility>
 
@@ -36,6 +38,30 @@ Result<std::optional<ReadSidecar>> find_sidecar(const HostBacking& file, std::st
 
 }  // namespace
 
+namespace {
+
+Failure refuse_writer() {
+  return fail_with(EPERM, "fs-verity is on for it (it has a sidecar, FILE%s), so it can only be read",
+                   verity::kSidecarSuffix);
+}
+
+}  // namespace
+
+// Before anything is locked or made for a writer whom settle_verity_locked would refuse.
+Status CacheImpl::check_no_sidecar(int fd) {
+  const auto place = sidecar_of(fd);
+  const bool found = place.ok() && access(place.value().c_str(), F_OK) == 0;
+  clear_cause();
+  return found ? Status(refuse_writer()) : Status{};
+}
+
+// O_CREAT would make an empty file that a sidecar left behind then belongs to.
+Status CacheImpl::check_no_orphan(const char* path) {
+  if (access(path, F_OK) == 0 || access((std::string(path) + verity::kSidecarSuffix).c_str(), F_OK) != 0) return {};
+  return fail_with(EPERM, "there is a sidecar (FILE%s) of a file that is gone: remove it first",
+                   verity::kSidecarSuffix);
+}
+
 // Attached: what is beside the file decides whether its bytes are verified, and who may open it.
 Status CacheImpl::settle_verity_locked(HostInode& inode, const FileImpl& file, const AcceptedVerity* accepted) {
   if (inode.host->block_device()) {
@@ -63,8 +89,7 @@ Status CacheImpl::settle_verity_locked(HostInode& inode, const FileImpl& file, c
     QUIRE_TRY(check_accepted(*accepted, inode.verity_digest, inode.verity_signature));
   }
   if (!file.writable) return {};
-  return fail_with(EPERM, "fs-verity is on for it (it has a sidecar, FILE%s), so it can only be read",
-                   verity::kSidecarSuffix);
+  return refuse_writer();
 }
 
 // What is cached of it was not verified, and goes first. Nobody has it open.
@@ -73,7 +98,7 @@ Status CacheImpl::start_verity_locked(HostInode& inode, ReadSidecar found, std::
   HostOptions host_options{options_.use_direct, options_.use_io_uring, &cache_.io_stats, cache_.io_thread.get(),
                            nullptr};
   auto sidecar = std::make_unique<HostBacking>(host_options);
-  inode.sidecar = sidecar.get();
+  HostBacking* const host = sidecar.get();
   const verity::Descriptor& descriptor = found.header.descriptor;
   const auto geometry = descriptor.geometry();
   QUIRE_TRY(geometry);
@@ -88,6 +113,7 @@ Status CacheImpl::start_verity_locked(HostInode& inode, ReadSidecar found, std::
                                               .at_completion = options_.verity_at_completion});
   QUIRE_TRY(made);
   inode.verity = made.take();
+  inode.sidecar = host;
   inode.verity_digest = found.digest;
   inode.verity_signature = std::move(found.header.signature);
   inode.inode.mapping.verifier = inode.verity.get();

@@ -159,16 +159,19 @@ bool FillBatch::is_hole(std::uint64_t offset, std::uint64_t end) const {
 int FillBatch::finish(const FillCheck* check) {
   look_at_requests();
   std::uint64_t filled = 0;
+  bool all_good = true;
   for (std::size_t i = 0; i < count_; ++i) {
-    const bool ok = read_well(i) && (check == nullptr || check->good(i));
+    const bool good = check == nullptr || check->good(i);
+    const bool ok = read_well(i) && good;
     settle(i, ok);
     filled += ok ? folios_[i]->pages() : 0;
+    all_good &= good;
   }
   mapping_.cache.stats.count(Counter::fills, filled);
   mapping_.cache.stats.count(Counter::fill_requests, request_count_);
   if (plan_error_ != 0) return plan_error_;
   if (read_error_ != 0) return read_error_;
-  return check != nullptr ? check->errnum() : 0;
+  return all_good ? 0 : check->errnum();
 }
 
 void FillBatch::detach_locks() {
@@ -209,7 +212,8 @@ int read_batch(Mapping& mapping, FillBatch& batch) {
   return batch.finish(check.get());
 }
 
-// What is verified together is best filled together.
+}  // namespace
+
 void widen_to_units(const Mapping& mapping, std::uint64_t* first, std::uint64_t* last) {
   const std::uint64_t pages = mapping.verifier != nullptr ? mapping.verifier->unit_pages() : 1;
   if (pages == 1) return;
@@ -219,15 +223,17 @@ void widen_to_units(const Mapping& mapping, std::uint64_t* first, std::uint64_t*
   *last = std::max(*last, std::min(round_up(*last + 1, pages) - 1, file_last));
 }
 
-}  // namespace
-
 Result<Filled> fill_range(Mapping& mapping, std::uint64_t first, std::uint64_t last, FrameReservation& frames,
                           const CacheContext& context, unsigned order, std::uint64_t mark_page) {
   DCHECK(frames.count() != 0);
   const std::uint64_t wanted = first;
-  // Not where frames are so few that the first page wanted might not be reached.
-  if (mapping.verifier != nullptr && frames.count() >= mapping.verifier->unit_pages()) {
-    widen_to_units(mapping, &first, &last);
+  // Not where frames are so few that the first page wanted might not be reached, nor past what the caller has locked.
+  std::uint64_t wide_first = first, wide_last = last;
+  widen_to_units(mapping, &wide_first, &wide_last);
+  const bool enough = frames.count() > wanted - wide_first;
+  if (enough && (context.held == nullptr || context.covers(wide_first, wide_last))) {
+    first = wide_first;
+    last = wide_last;
   }
   RangeGuard instantiate(mapping.invalidate);
   const bool covered = context.covers(first, last) && !has_defect(Defect::nested_fill_locks_again);
@@ -242,8 +248,13 @@ Result<Filled> fill_range(Mapping& mapping, std::uint64_t first, std::uint64_t l
   Filled filled;
   const Folio& last_filled = batch.folio(batch.count() - 1);
   filled.end = last_filled.index.load(memory_order_relaxed) + last_filled.pages();
-  if (batch.folio(0).index.load(memory_order_relaxed) == wanted) {
-    filled.first = &batch.folio(0);
+  for (std::size_t i = 0; i < batch.count() && filled.first == nullptr; ++i) {
+    Folio& folio = batch.folio(i);
+    const std::uint64_t index = folio.index.load(memory_order_relaxed);
+    if (index > wanted) break;
+    if (wanted - index < folio.pages()) filled.first = &folio;
+  }
+  if (filled.first != nullptr) {
     filled.first->refs.fetch_add(1, memory_order_relaxed);  // besides the batch's, which goes now
   }
   batch.release(false);
@@ -414,23 +425,25 @@ AheadFilled fill_for(Mapping& mapping, const ReadRange& wanted, std::uint32_t ow
                      void* argument) {
   std::uint64_t first = wanted.first, last = wanted.last;
   widen_to_units(mapping, &first, &last);
-  AheadFilled filled{first};
+  AheadFilled filled{wanted.first};
   const std::uint64_t pages = std::min<std::uint64_t>(last - first + 1, FillBatch::kMaxPages);
   FrameReservation frames(mapping.cache.pool);
   mapping.cache.try_reserve(frames, static_cast<std::uint32_t>(pages), wanted.order);
-  if (frames.count() == 0) return filled;
+  if (frames.count() <= wanted.first - first) return filled;  // what is wanted would not be reached
   std::unique_ptr<AheadFill> fill(new (std::nothrow) AheadFill(mapping));
   if (fill == nullptr) return filled;
   fill->ended = ended;
   fill->argument = argument;
   std::uint64_t mark_page = wanted.mark_page;
   start_piece(std::move(fill), first, first + pages - 1, frames, wanted.order, &mark_page, owner, &filled);
+  filled.end = std::max(filled.end, wanted.first);
   return filled;
 }
 
 AheadFilled fill_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last, unsigned order,
                        std::uint64_t mark_page, std::uint32_t owner) {
   PageCache& cache = mapping.cache;
+  const std::uint64_t asked = first;
   widen_to_units(mapping, &first, &last);
   AheadFilled filled{first};
   const std::uint64_t most = std::min<std::uint64_t>(last - first + 1, cache.ahead.limit());
@@ -438,6 +451,7 @@ AheadFilled fill_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last
   FrameReservation frames(cache.pool);
   if (granted != 0) cache.try_reserve(frames, granted, order);
   const std::uint32_t reserved = frames.count();
+  if (reserved <= asked - first) filled.end = first = asked;  // what was asked for comes before what lies before it
   while (frames.count() != 0 && filled.end - first < granted) {
     const std::uint64_t piece = filled.end;
     const std::uint64_t piece_last = std::min(first + granted - 1, piece | (kAheadPages - 1));
@@ -447,8 +461,9 @@ AheadFilled fill_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last
     if (filled.end <= piece_last) break;
   }
   cache.ahead.give_back(granted - (reserved - frames.count()));  // the rest of the charge is the folios' now
+  filled.end = std::max(filled.end, asked);
   if (filled.submitted) cache.stats.count(Counter::readahead_windows);
-  if (filled.end == first) cache.stats.count(Counter::readahead_skipped);
+  if (filled.end == asked) cache.stats.count(Counter::readahead_skipped);
   return filled;
 }
 

@@ -96,6 +96,10 @@ struct Filled {
 Result<Filled> fill_range(Mapping& mapping, std::uint64_t first, std::uint64_t last, FrameReservation& frames,
                           const CacheContext& context, unsigned order = 0, std::uint64_t mark_page = UINT64_MAX);
 
+// What is verified together is best filled together: [first, last] grows to whole units, within the file, where the
+// mapping has a verifier.
+void widen_to_units(const Mapping& mapping, std::uint64_t* first, std::uint64_t* last);
+
 // Waits until the folio (referenced) is uptodate, filling it again if an earlier fill failed. ESTALE if it was removed
 // meanwhile, or is a large one that failed, and is removed now: look the page up again, and fill it by itself.
 Status wait_uptodate(Mapping& mapping, Folio& folio, std::uint64_t page, const CacheContext& context);
@@ -120,8 +124,9 @@ struct ReadRange {
 };
 
 // What somebody asked for and waits for elsewhere: submits the absent pages of the range as far as one batch goes,
-// waiting for nothing. If that says `submitted`, `ended(argument)` runs once, on quire's I/O thread, when all of it is
-// done, well or not; it may only record and wake. Else nothing is under way: nothing was absent, or only holes, which
+// waiting for nothing. If that says `submitted`, `ended(argument)` runs once, when all of it is done, well or not: on
+// quire's I/O thread or, where bytes are verified, on whichever thread has done that, maybe this one before this call
+// returns. It may only record and wake. Else nothing is under way: nothing was absent, or only holes, which
 // are filled now, or locks, frames or memory were not to be had.
 AheadFilled fill_for(Mapping& mapping, const ReadRange& wanted, std::uint32_t owner, void (*ended)(void*),
                      void* argument);

@@ -45,7 +45,7 @@ class FillCheck {
   virtual bool verify(FillBatch& batch, bool wait) = 0;
   // After verify().
   virtual bool good(std::size_t folio) const = 0;
-  virtual int errnum() const = 0;  // of the first that is not; 0: all are
+  virtual int errnum() const = 0;  // if any is not
 };
 
 // A fill that nobody waits for in line.

@@ -176,6 +176,7 @@ Status FaultServer::fill(View& view, std::uint64_t page, bool small) {
     plan.last = std::min(first + kAround, before) - 1;
     plan.order = std::min(cache_.max_order(), static_cast<unsigned>(std::bit_width(kAround)) - 1);
   }
+  if (!small) widen_to_units(mapping, &first, &plan.last);  // here, since the fill does not pass what is locked
   FrameReservation frames(cache_.pool);
   cache_.reserve_for_read(frames, static_cast<std::uint32_t>(plan.last - first + 1), plan.order);
   if (frames.count() < plan.last - first + 1) first = page;  // what is wanted comes before what lies before it

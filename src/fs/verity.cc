@@ -15,10 +15,11 @@
 namespace quire {
 namespace {
 
-constinit LockClass hashers_class{"verity hashers"};
+constinit LockClass verity_class{"verity"};
 // A fill of so few pages is hashed by the thread that finds it read: a hand-over costs as much.
 constexpr std::size_t kPagesAtOnce = 4;
 constexpr std::size_t kHashersKept = 16;
+constexpr std::int64_t kBytes = sizeof(FileVerity) + kHashersKept * 1024;  // with OpenSSL's contexts
 constexpr std::uint64_t kLogged = 32;  // bad blocks of one file; further ones are counted
 
 }  // namespace
@@ -38,13 +39,18 @@ FileVerity::FileVerity(PageCache& cache, Workers& workers, std::uint64_t tree_id
     : source_(std::move(source)),
       unit_(std::max<std::uint64_t>(kPageSize, source_.parameters.block_size)),
       tree_(cache, *source_.sidecar, tree_id, source_.sidecar->size()),
-      queue_(workers),
-      hashers_mutex_(hashers_class) {
-  MutexLock lock(hashers_mutex_);
+      mutex_(verity_class),
+      queue_(workers) {
+  MutexLock lock(mutex_);
   hashers_.reserve(kHashersKept);
+  cache.charge_files(kBytes);
 }
 
-FileVerity::~FileVerity() { drop_hashes(); }
+FileVerity::~FileVerity() {
+  drop_hashes();
+  print_bad();
+  tree_.cache.charge_files(-kBytes);
+}
 
 void FileVerity::drop_hashes() {
   RangeGuard remove(tree_.invalidate);
@@ -63,13 +69,13 @@ Result<std::unique_ptr<FillCheck>> FileVerity::begin(FillBatch& batch) {
 }
 
 void FileVerity::run_later(PendingFill& fill, std::size_t pages) {
-  if (pages <= kPagesAtOnce && !source_.at_completion) return queue_.run(fill);
+  if (pages <= kPagesAtOnce && unit_ == kPageSize && !source_.at_completion) return queue_.run(fill);
   queue_.push(fill);
 }
 
 FileVerity::HasherLease::HasherLease(FileVerity& file) : file_(file) {
   {
-    MutexLock lock(file.hashers_mutex_);
+    MutexLock lock(file.mutex_);
     if (!file.hashers_.empty()) {
       hasher_ = std::move(file.hashers_.back());
       file.hashers_.pop_back();
@@ -82,7 +88,7 @@ FileVerity::HasherLease::HasherLease(FileVerity& file) : file_(file) {
 
 FileVerity::HasherLease::~HasherLease() {
   if (hasher_ == nullptr) return;
-  MutexLock lock(file_.hashers_mutex_);
+  MutexLock lock(file_.mutex_);
   if (file_.hashers_.size() < kHashersKept) file_.hashers_.push_back(std::move(hasher_));  // within its capacity
 }
 
@@ -100,9 +106,24 @@ void FileVerity::tell_bad(bool of_tree, std::uint64_t offset, std::span<const st
                               where, static_cast<unsigned long long>(offset), source_.path.c_str(), of,
                               to_string(found).c_str(), to_string(wanted).c_str()));
   if (before >= kLogged) return;
-  std::fprintf(stderr, "quire: %s%s: the %s at byte %llu does not verify: its digest is %s, and should be %s%s\n",
-               source_.path.c_str(), of, where, static_cast<unsigned long long>(offset), to_string(found).c_str(),
-               to_string(wanted).c_str(), before + 1 == kLogged ? " (further ones are only counted)" : "");
+  std::string line = "quire: " + source_.path + of + ": the " + where + " at byte " + std::to_string(offset) +
+                     " does not verify: its digest is " + to_string(found) + ", and should be " + to_string(wanted) +
+                     (before + 1 == kLogged ? " (further ones are only counted)\n" : "\n");
+  MutexLock lock(mutex_);
+  noted_.push_back(std::move(line));
+  anything_noted_.store(true, memory_order_relaxed);
+}
+
+// Not by the I/O thread, which must not wait for whoever reads standard error.
+void FileVerity::print_bad() {
+  if (!anything_noted_.load(memory_order_relaxed)) return;
+  std::vector<std::string> lines;
+  {
+    MutexLock lock(mutex_);
+    lines.swap(noted_);
+    anything_noted_.store(false, memory_order_relaxed);
+  }
+  for (const std::string& line : lines) std::fputs(line.c_str(), stderr);
 }
 
 }  // namespace quire

@@ -7,8 +7,8 @@
 // waits for hashes go one way only.
 //
 // A unit, for a window of data that needs it (verity_window.cc):
-//   absent --insert_new, locked--> ours --read, verified--> good (uptodate, unlocked)     or unfilled, unlocked
-//   locked by another window ----> others' --waited for--> good, or bad
+//   absent --insert_new, locked--> ours --read, verified--> good (uptodate, unlocked)     or removed, unlocked
+//   locked by another window ----> others' --waited for--> good, or read apart (by who may not wait: bad)
 //   no frame for it, or there in part only --> apart (private memory, read and verified for this window alone)
 // A window keeps a reference to every unit that it needs from before its reads are sent, so none has to be read again.
 //
@@ -22,10 +22,12 @@
 //   sidecar or file changes under us                     what was read is what is hashed: a folio is locked and odd
 //                                                        from before its read to its verdict, and its frame is ours
 //   a tree folio evicted between look and use            the window's reference
+//   a fill set aside for a folio that reclaim has        what does not verify is removed before it is unlocked: so
+//   locked, which tells nobody                           locked and not uptodate means a window's, which tells
 //   the file is closed beside its fills                  drain_ahead, then the queue waits for its workers
 // Nothing of the sidecar is trusted but by way of the root hash, and that by way of the digest that the opener names.
-// Locks: range > invalidate > folio (data) > folio (tree: its mapping's id is larger) > xarray; the queue's and the
-// hashers' mutexes are leaves.
+// Locks: range > invalidate > folio (data) > folio (tree: its mapping's id is larger) > xarray; the queue's and its
+// own mutex are leaves.
 #pragma once
 
 #include <cstdint>
@@ -93,18 +95,23 @@ class FileVerity final : public FillVerifier {
   };
 
   FileVerity(PageCache& cache, Workers& workers, std::uint64_t tree_id, VeritySource source);
-  // Counts and logs a block of the file (or of its tree) that has another digest than it should.
+  // Counts a block of the file (or of its tree) that has another digest than it should, and notes it for print_bad.
   void tell_bad(bool of_tree, std::uint64_t offset, std::span<const std::uint8_t> expected, std::span<const char> block,
                 verity::BlockHasher& hasher);
+
+  // To standard error, what was noted; by who may wait for that.
+  void print_bad();
 
   VeritySource source_;
   const std::uint64_t unit_;  // bytes
   Mapping tree_;              // pages are the sidecar's
-  VerityQueue queue_;
   verity::BlockHasher prototype_;
-  Mutex hashers_mutex_;
-  std::vector<std::unique_ptr<verity::BlockHasher>> hashers_ GUARDED_BY(hashers_mutex_);
+  Mutex mutex_;
+  std::vector<std::unique_ptr<verity::BlockHasher>> hashers_ GUARDED_BY(mutex_);
+  std::vector<std::string> noted_ GUARDED_BY(mutex_);
+  Atomic<bool> anything_noted_;
   Atomic<std::uint64_t> failures_;
+  VerityQueue queue_;  // last: its end waits for threads that may use all of the above
 };
 
 }  // namespace quire

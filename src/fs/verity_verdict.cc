@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <new>
 
 #include "base/bytes.h"
 #include "base/error.h"
@@ -13,8 +14,20 @@ using verity::BlockHasher;
 using verity::TreeGeometry;
 
 bool VerityWindow::verify(FillBatch& batch, bool wait) {
+  try {
+    if (!verify_now(batch, wait)) return false;
+  } catch (const std::bad_alloc&) {  // on threads of quire's own, too
+    failed(ENOMEM);
+    abandon_all();
+    good_.reset();
+  }
+  if (wait) file_.print_bad();
+  return true;
+}
+
+bool VerityWindow::verify_now(FillBatch& batch, bool wait) {
   if (file_.source_.at_completion && !acquired_) read_at_completion();
-  look_at_reads();
+  look_at_reads(looked_);
   FileVerity::HasherLease lease(file_);
   BlockHasher* const hasher = lease.get();
   if (hasher == nullptr) failed(ENOMEM);
@@ -30,6 +43,24 @@ bool VerityWindow::verify(FillBatch& batch, bool wait) {
     }
   }
   return true;
+}
+
+// Not verified: it leaves the tree before its lock is given up, so that a folio of the tree that is locked and not
+// uptodate is always one that a window is about to settle.
+void VerityWindow::abandon(Unit& unit) {
+  if (unit.state == State::ours) {
+    remove_folio(tree(), *unit.folio);
+    detached_ ? unlock_folio_async(*unit.folio) : unlock_folio(*unit.folio);
+    settled_any_ = true;
+  }
+  unit.state = State::bad;
+}
+
+void VerityWindow::abandon_all() {
+  for (Unit& unit : units_) {
+    if (unit.state == State::ours) abandon(unit);
+  }
+  tell_settled();
 }
 
 void VerityWindow::failed(int errnum) {
@@ -63,10 +94,9 @@ void VerityWindow::read_now(std::size_t unit) {
 }
 
 // What a short read lacks is taken for zeros: if that is wrong, it does not verify.
-void VerityWindow::look_at_reads() {
-  if (looked_) return;
-  looked_ = true;
-  for (auto& read : reads_) {
+void VerityWindow::look_at_reads(std::size_t first) {
+  for (std::size_t i = first; i < reads_.size(); ++i) {
+    const auto& read = reads_[i];
     const std::int64_t result = read->request.result;
     const iovec& v = read->vector;
     if (result < 0) {
@@ -76,6 +106,7 @@ void VerityWindow::look_at_reads() {
       std::memset(static_cast<char*>(v.iov_base) + result, 0, v.iov_len - static_cast<std::size_t>(result));
     }
   }
+  looked_ = reads_.size();
 }
 
 // False: one is others', who are not done with it.
@@ -109,7 +140,7 @@ bool VerityWindow::settle_others(std::size_t i, BlockHasher* hasher, bool wait) 
       return failed(apart.ok() ? EIO : apart.errnum()), true;
     }
     read_now(i);
-    for (std::size_t r = before; r < reads_.size(); ++r) unit.read_well &= reads_[r]->request.result >= 0;
+    look_at_reads(before);
     settle_read(unit, hasher);
     return true;
   }
@@ -118,13 +149,13 @@ bool VerityWindow::settle_others(std::size_t i, BlockHasher* hasher, bool wait) 
 }
 
 void VerityWindow::settle_read(Unit& unit, BlockHasher* hasher) {
-  const bool good = unit.read_well && hasher != nullptr && unit_is_good(unit, *hasher);
+  if (!unit.read_well || hasher == nullptr || !unit_is_good(unit, *hasher)) return abandon(unit);
   if (unit.state == State::ours) {
-    if (good) make_uptodate(*unit.folio);
+    make_uptodate(*unit.folio);
     detached_ ? unlock_folio_async(*unit.folio) : unlock_folio(*unit.folio);
     settled_any_ = true;
   }
-  unit.state = good ? State::good : State::bad;
+  unit.state = State::good;
 }
 
 void VerityWindow::tell_settled() {
@@ -133,36 +164,42 @@ void VerityWindow::tell_settled() {
   file_.queue_.progress();
 }
 
-// Every block of it, against digests in units before it, or in itself before it.
-bool VerityWindow::unit_is_good(const Unit& unit, BlockHasher& hasher) {
+// Every block of it, against digests in units before it, or in itself before it. What a bad one vouches for is bad; the
+// others of its page may be good.
+bool VerityWindow::unit_is_good(Unit& unit, BlockHasher& hasher) {
   const VeritySource& source = file_.source_;
   const TreeGeometry& geometry = source.geometry;
   const std::uint64_t block = geometry.block_size();
   const std::uint64_t start = unit.index * unit_bytes() - source.tree_offset;
   const std::uint64_t end = std::min(start + unit_bytes(), geometry.tree_size());
+  std::uint64_t good = 0;
   for (std::uint64_t byte = start; byte < end; byte += block) {
     const TreeGeometry::Position at = geometry.position(byte / block);
     const std::uint8_t* const digest = at.level + 1 == geometry.levels()
                                            ? source.root_hash.bytes.data()
-                                           : digest_at(geometry.digest_of_child(at.level + 1, at.index), &unit);
-    if (digest == nullptr) return failed(EIO), false;
+                                           : digest_at(geometry.digest_of_child(at.level + 1, at.index));
+    if (digest == nullptr) continue;
     const std::span<const char> bytes{unit.bytes() + (byte - start), block};
     const std::span<const std::uint8_t> expected{digest, hasher.digest_size()};
-    if (hasher.matches(bytes, expected)) continue;
-    file_.tell_bad(true, source.tree_offset + byte, expected, bytes, hasher);
-    return failed(EIO), false;
+    if (hasher.matches(bytes, expected)) {
+      unit.good_blocks |= std::uint64_t{1} << ((byte - start) / block);
+      ++good;
+    } else {
+      file_.tell_bad(true, source.tree_offset + byte, expected, bytes, hasher);
+    }
   }
-  tree().cache.stats.count(Counter::verity_hash_blocks, (end - start) / block);
-  return true;
+  tree().cache.stats.count(Counter::verity_hash_blocks, good);
+  return good == (end - start) / block;
 }
 
 // Null: its block did not verify, or could not be read.
-const std::uint8_t* VerityWindow::digest_at(const TreeGeometry::Place& place, const Unit* being_settled) const {
+const std::uint8_t* VerityWindow::digest_at(const TreeGeometry::Place& place) const {
   const std::uint64_t byte = file_.source_.tree_offset + place.block;
   const auto unit = std::lower_bound(units_.begin(), units_.end(), byte / unit_bytes(),
                                      [](const Unit& u, std::uint64_t wanted) { return u.index < wanted; });
   DCHECK(unit != units_.end() && unit->index == byte / unit_bytes());
-  if (unit->state != State::good && &*unit != being_settled) return nullptr;
+  const std::uint64_t nth = byte % unit_bytes() / file_.source_.geometry.block_size();
+  if (unit->state != State::good && (unit->good_blocks >> nth & 1) == 0) return nullptr;
   return reinterpret_cast<const std::uint8_t*>(unit->bytes()) + byte % unit_bytes() + place.offset;
 }
 
@@ -170,7 +207,7 @@ bool VerityWindow::block_is_good(std::uint64_t block, const char* bytes, bool ho
   const VeritySource& source = file_.source_;
   const TreeGeometry& geometry = source.geometry;
   const std::uint8_t* const digest =
-      geometry.levels() == 0 ? source.root_hash.bytes.data() : digest_at(geometry.digest_over(0, block), nullptr);
+      geometry.levels() == 0 ? source.root_hash.bytes.data() : digest_at(geometry.digest_over(0, block));
   if (digest == nullptr) return failed(EIO), false;
   const std::span<const std::uint8_t> expected{digest, hasher.digest_size()};
   const std::span<const char> data{bytes, geometry.data_in_block(block)};

@@ -16,13 +16,12 @@ namespace quire {
 using verity::BlockHasher;
 using verity::TreeGeometry;
 
+VerityWindow::VerityWindow(FileVerity& file) : file_(file) { tree().cache.charge_prefetch(sizeof(VerityWindow)); }
+
 VerityWindow::~VerityWindow() {
-  for (Unit& unit : units_) {
-    if (unit.state == State::ours) {  // begun, and never sent: it stays unfilled
-      unlock_folio(*unit.folio);
-    }
-    release(unit);
-  }
+  abandon_all();  // of a window that was begun, and never sent
+  for (Unit& unit : units_) release(unit);
+  tree().cache.charge_prefetch(-static_cast<std::int64_t>(sizeof(VerityWindow)));
   for (Part& part : parts_) {
     std::free(part.memory);
     tree().cache.charge_bounce(-static_cast<std::int64_t>(unit_bytes()));
@@ -57,6 +56,7 @@ Status VerityWindow::begin(FillBatch& batch) {
   QUIRE_TRY(need_tree(first_byte, std::min(end_byte, file_.source_.geometry.data_size())));
   if (unit_bytes() > kPageSize) QUIRE_TRY(need_parts(batch));
   if (!file_.source_.at_completion) QUIRE_TRY(acquire());
+  requests_.reserve(reads_.size());  // nothing that comes later fails for want of memory, but what says so
   return {};
 }
 
@@ -137,7 +137,8 @@ Status VerityWindow::acquire(Unit& unit, FrameReservation& frames) {
     if (take_if_good(unit)) return {};
     if (Folio* const folio = get_folio(tree(), page); folio != nullptr) {
       if (adopt(unit, *folio)) return {};
-      if (unit_bytes() > kPageSize) return set_apart(unit);  // a part of it, most likely
+      if (unit_bytes() > kPageSize && !take_if_good(unit)) return set_apart(unit);  // a part of it, most likely
+      if (unit.state == State::good) return {};
       continue;
     }
     Folio* const frame = frames.take(order);
@@ -155,8 +156,9 @@ Status VerityWindow::acquire(Unit& unit, FrameReservation& frames) {
   }
 }
 
-// A folio that is there and not good (referenced): others are reading it, or nobody after a failure. False: it is not
-// the unit's, or not any more; the reference is given back.
+// A folio that is there and not good (referenced): others are reading it. (What failed they take out before they unlock
+// it, so that whoever else locks a folio of the tree, reclaim say, locks a good one.) False: it is not the unit's, or
+// not any more; the reference is given back.
 bool VerityWindow::adopt(Unit& unit, Folio& folio) {
   const std::uint64_t page = unit.index * unit_bytes() >> kPageShift;
   const auto is_unit = [&] {
@@ -188,6 +190,7 @@ Status VerityWindow::set_apart(Unit& unit) {
 Status VerityWindow::need_parts(FillBatch& batch) {
   const std::uint64_t data_pages = (file_.source_.geometry.data_size() + kPageSize - 1) >> kPageShift;
   const std::uint64_t pages = file_.unit_pages();
+  parts_.reserve(batch.count());  // also for what the verdict adds
   for (std::size_t i = 0; i < batch.count();) {
     const std::uint64_t unit = batch.folio(i).index.load(memory_order_relaxed) / pages;
     const std::uint64_t end = std::min((unit + 1) * pages, data_pages);

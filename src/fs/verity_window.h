@@ -13,7 +13,7 @@ namespace quire {
 
 class VerityWindow final : public FillCheck {
  public:
-  explicit VerityWindow(FileVerity& file) : file_(file) {}
+  explicit VerityWindow(FileVerity& file);
   ~VerityWindow() override;
 
   Status begin(FillBatch& batch);
@@ -34,6 +34,7 @@ class VerityWindow final : public FillCheck {
     Folio* folio = nullptr;  // referenced; locked if ours
     char* memory = nullptr;  // if apart
     bool read_well = true;
+    std::uint64_t good_blocks = 0;  // a bit for each; a unit is good if all are
     const char* bytes() const { return memory != nullptr ? memory : folio->bytes(); }
   };
   // Of the data, where units are larger than pages: one that the batch has only a part of is read apart as a whole.
@@ -64,13 +65,16 @@ class VerityWindow final : public FillCheck {
   // verity_verdict.cc
   void read_at_completion();
   void read_now(std::size_t unit);
-  void look_at_reads();
+  void look_at_reads(std::size_t first);
   bool settle_tree(verity::BlockHasher* hasher, bool wait);
   bool settle_others(std::size_t i, verity::BlockHasher* hasher, bool wait);
   void settle_read(Unit& unit, verity::BlockHasher* hasher);
-  bool unit_is_good(const Unit& unit, verity::BlockHasher& hasher);
+  bool unit_is_good(Unit& unit, verity::BlockHasher& hasher);
+  void abandon(Unit& unit);
+  void abandon_all();
   void tell_settled();
-  const std::uint8_t* digest_at(const verity::TreeGeometry::Place& place, const Unit* being_settled) const;
+  const std::uint8_t* digest_at(const verity::TreeGeometry::Place& place) const;
+  bool verify_now(FillBatch& batch, bool wait);
   bool block_is_good(std::uint64_t block, const char* bytes, bool hole, verity::BlockHasher& hasher);
   bool folio_is_good(const FillBatch& batch, const Folio& folio, verity::BlockHasher& hasher);
   std::size_t settle_unit(FillBatch& batch, std::size_t i, verity::BlockHasher& hasher);
@@ -89,8 +93,8 @@ class VerityWindow final : public FillCheck {
   Atomic<std::uint32_t> left_;
   void (*ended_)(void*) = nullptr;
   void* argument_ = nullptr;
-  bool detached_ = false;  // locks
-  bool looked_ = false;    // at what the reads brought
+  bool detached_ = false;   // locks
+  std::size_t looked_ = 0;  // at what the first so many reads brought
   bool acquired_ = false;
   bool settled_any_ = false;  // hashes that others may wait for, since they were last told
   int errnum_ = 0;
