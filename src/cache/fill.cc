@@ -452,9 +452,9 @@ AheadFilled fill_ahead(Mapping& mapping, std::uint64_t first, std::uint64_t last
   if (granted != 0) cache.try_reserve(frames, granted, order);
   const std::uint32_t reserved = frames.count();
   if (reserved <= asked - first) filled.end = first = asked;  // what was asked for comes before what lies before it
-  while (frames.count() != 0 && filled.end - first < granted) {
+  while (frames.count() != 0 && filled.end - first < granted && filled.end <= last) {
     const std::uint64_t piece = filled.end;
-    const std::uint64_t piece_last = std::min(first + granted - 1, piece | (kAheadPages - 1));
+    const std::uint64_t piece_last = std::min({first + granted - 1, last, piece | (kAheadPages - 1)});
     std::unique_ptr<AheadFill> fill(new (std::nothrow) AheadFill(mapping));
     if (fill == nullptr) break;
     if (!start_piece(std::move(fill), piece, piece_last, frames, order, &mark_page, kAhead | owner, &filled)) break;

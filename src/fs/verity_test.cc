@@ -3,11 +3,15 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <functional>
 #include <memory>
 #include <optional>
+#include <thread>
 #include <vector>
 
 #include "fs/file_for_test.h"
+#include "fs/file_view_for_test.h"
 #include "ram/ram_disk_for_test.h"
 #include "verity/sidecar.h"
 
@@ -21,9 +25,36 @@ using testing_support::TestFile;
 using verity::HashAlgorithm;
 using verity::HashParameters;
 
+// Passes on to a sidecar; map() asks the hook first, which may refuse.
+struct HookedSidecar final : Backing {
+  HookedSidecar(std::unique_ptr<Backing> to, std::function<int()>* h) : inner(std::move(to)), hook(h) {}
+  Device& device() override { return inner->device(); }
+  std::uint64_t size() const override { return inner->size(); }
+  std::uint64_t max_size() const override { return inner->max_size(); }
+  bool fixed_size() const override { return inner->fixed_size(); }
+  unsigned block_size() const override { return inner->block_size(); }
+  unsigned write_alignment() const override { return inner->write_alignment(); }
+  Result<Extent> map(std::uint64_t offset, std::uint64_t length) override {
+    if (*hook) {
+      auto once = std::move(*hook);
+      *hook = nullptr;
+      if (const int errnum = once(); errnum != 0) return fail(errnum);
+    }
+    return inner->map(offset, length);
+  }
+  Result<Extent> prepare(std::uint64_t o, std::uint64_t l) override { return inner->prepare(o, l); }
+  Status commit(std::uint64_t o, std::uint64_t l, std::uint64_t e) override { return inner->commit(o, l, e); }
+  Status set_size(std::uint64_t size) override { return inner->set_size(size); }
+  Status sync(bool data_only) override { return inner->sync(data_only); }
+  Status stat(struct stat* out) override { return inner->stat(out); }
+  std::unique_ptr<Backing> inner;
+  std::function<int()>* hook;
+};
+
 // A verified file and its sidecar, whose bytes may be changed behind the cache's back.
 class VerityFile {
  public:
+  static constexpr std::uint64_t kFirstTreeId = std::uint64_t{1} << 32;
   VerityFile(PageCache& cache, const std::vector<char>& content, const verity::HashParameters& parameters = {},
              bool at_completion = false)
       : VerityFile(cache, content, parameters, at_completion, Options{}) {}
@@ -64,12 +95,12 @@ class VerityFile {
     VeritySource source{.parameters = parameters,
                         .geometry = builder.value().geometry(),
                         .root_hash = root.value(),
-                        .sidecar = std::move(tree),
+                        .sidecar = std::make_unique<HookedSidecar>(std::move(tree), &sidecar_hook),
                         .tree_offset = verity::kSidecarHeaderSize,
                         .path = "FILE",
                         .at_completion = at_completion};
     // Above the ids that test files have, as the locks' order wants it.
-    static Atomic<std::uint64_t> next_tree_id{std::uint64_t{1} << 32};
+    static Atomic<std::uint64_t> next_tree_id{kFirstTreeId};
     auto made = FileVerity::create(cache, workers_, next_tree_id.fetch_add(1, memory_order_relaxed), std::move(source));
     CHECK(made.ok());
     verity_ = made.take();
@@ -94,6 +125,7 @@ class VerityFile {
   void drop_tree() { verity_->drop_hashes(); }
 
   RamDisk data_disk{kPageSize}, tree_disk{kPageSize};
+  std::function<int()> sidecar_hook;
 
  private:
   static void flip(RamDisk& disk, Backing& file, std::uint64_t byte, int bit) {
@@ -299,6 +331,136 @@ TEST_P(Verity, V1_TreeReadsThatFail) {
   EXPECT_EQ(wanted.verity().failures(), 0U) << "no block was wrong";
   wanted.tree_disk.heal();
   EXPECT_EQ(wanted.file().content(), content);
+}
+
+HashParameters blocks_of(std::uint32_t size) { return HashParameters{HashAlgorithm::sha256, size, {}}; }
+
+// A view that is read in sequence: its faults fill under an invalidate lock of their own.
+TEST(VerityWindows, ViewInSequenceOfLargeBlocks) {
+  const testing_support::Watchdog watchdog("view in sequence", 20);
+  TestCache cache(1024);
+  const auto content = noise(1'000'000);
+  VerityFile wanted(cache.cache, content, blocks_of(16384));
+  const testing_support::FileView view(wanted.file(), (content.size() + kPageSize - 1) / kPageSize);
+  for (std::uint64_t at = 15 * kPageSize; at < 40 * kPageSize; at += 8) {
+    std::uint64_t word;
+    std::memcpy(&word, content.data() + at, 8);
+    ASSERT_EQ(view.word(at), word);
+  }
+}
+
+// Views beside clones of the file: `remove` waits between a fault's two invalidate locks.
+TEST(VerityWindows, ViewBesideRemove) {
+  const testing_support::Watchdog watchdog("view beside remove", 20);
+  TestCache cache(1024);
+  const auto content = noise(2'000'000);
+  VerityFile wanted(cache.cache, content, blocks_of(16384));
+  std::atomic<bool> stop{false};
+  std::thread remover([&] {
+    while (!stop.load()) {
+      RangeGuard remove(wanted.file().mapping().invalidate);
+      remove.acquire(0, kRangeEnd, kRemove);
+    }
+  });
+  for (int i = 0; i < 30; ++i) {
+    {
+      const testing_support::FileView view(wanted.file(), (content.size() + kPageSize - 1) / kPageSize);
+      for (std::uint64_t at = 15 * kPageSize; at < 480 * kPageSize; at += kPageSize) {
+        std::uint64_t word;
+        std::memcpy(&word, content.data() + at, 8);
+        ASSERT_EQ(view.word(at), word);
+      }
+    }
+    wanted.file().drop_cached();
+  }
+  stop.store(true);
+  remover.join();
+}
+
+// A window that cannot begin lets its hashes go: whoever was set aside for them goes on.
+TEST(VerityWindows, SetAsideForAWindowThatNeverBegan) {
+  const testing_support::Watchdog watchdog("set aside for a window that never began", 20);
+  TestCache cache(512);
+  const auto content = noise(400'000);  // one block of hashes
+  VerityFile wanted(cache.cache, content, blocks_of(4096));
+  Mapping& mapping = wanted.file().mapping();
+  wanted.sidecar_hook = [&] {
+    std::thread other([&] { EXPECT_TRUE(fill_ahead(mapping, 50, 52, 0, UINT64_MAX).submitted); });
+    other.join();
+    return ENOMEM;
+  };
+  EXPECT_FALSE(fill_ahead(mapping, 0, 2, 0, UINT64_MAX).submitted);
+  char got;
+  EXPECT_EQ(wanted.file().read(&got, 1, 50 * kPageSize), 1);
+}
+
+// A hash that failed to come, or to verify, is gone before anybody else can have its lock: reclaim, say, which tells
+// nobody that was set aside for it.
+TEST(VerityWindows, WhatFailedLeavesTheTree) {
+  TestCache cache(512);
+  VerityFile wanted(cache.cache, noise(400'000), blocks_of(4096));
+  const auto hashes = [&] {
+    std::size_t count = 0;
+    for (std::uint32_t id = 1; id < cache.cache.pool.frames(); ++id) {
+      const Mapping* const of = cache.cache.pool.folio(id).mapping.load(memory_order_relaxed);
+      count += of != nullptr && of->id >= VerityFile::kFirstTreeId ? 1 : 0;
+    }
+    return count;
+  };
+  char got;
+  wanted.tree_disk.fail_reads();
+  EXPECT_EQ(wanted.file().read(&got, 1, 0), -EIO);
+  EXPECT_EQ(hashes(), 0U);
+  wanted.tree_disk.heal();
+  wanted.flip_tree(0);
+  EXPECT_EQ(wanted.file().read(&got, 1, 0), -EIO);
+  EXPECT_EQ(hashes(), 0U);
+  wanted.flip_tree(0);
+  EXPECT_EQ(wanted.file().read(&got, 1, 0), 1);
+  EXPECT_EQ(hashes(), 1U);
+}
+
+// What nothing was done for ends where it began, also where it was widened.
+TEST(VerityWindows, NothingFilledEndsAtItsBeginning) {
+  TestCache cache(512);
+  VerityFile wanted(cache.cache, noise(1'000'000), blocks_of(16384));
+  Mapping& mapping = wanted.file().mapping();
+  RangeGuard remove(mapping.invalidate);
+  remove.acquire(0, kRangeEnd, kRemove);
+  std::thread other([&] {
+    EXPECT_EQ(fill_ahead(mapping, 6, 20, 0, UINT64_MAX).end, 6U);
+    EXPECT_EQ(fill_for(
+                  mapping, {6, 20}, 0, [](void*) {}, nullptr)
+                  .end,
+              6U);
+  });
+  other.join();
+}
+
+// The page that a miss wants is referenced.
+TEST(VerityWindows, WidenedFillReferencesThePageWanted) {
+  TestCache cache(512);
+  VerityFile wanted(cache.cache, noise(1'000'000), blocks_of(16384));
+  FrameReservation frames(cache.cache.pool);
+  cache.cache.reserve(frames, 8);
+  const auto filled = fill_range(wanted.file().mapping(), 6, 13, frames, CacheContext{});
+  ASSERT_TRUE(filled.ok());
+  EXPECT_NE(filled.value().first, nullptr);
+  if (filled.value().first != nullptr) cache.cache.put_folio(*filled.value().first);
+}
+
+// A bad hash block beside the root's in a page: the rest of the file still reads.
+TEST(VerityWindows, BadHashBlockFailsItsOwnDataOnly) {
+  TestCache cache(512);
+  const auto content = noise(400'000);
+  VerityFile wanted(cache.cache, content, blocks_of(1024));  // root, then 13 blocks of 32 digests
+  wanted.flip_tree(3 * 1024);                                // the digests of data blocks 64 to 95
+  std::size_t refused = 0;
+  for (std::uint64_t at = 0; at < content.size(); at += 1024) {
+    char got;
+    refused += wanted.file().read(&got, 1, at) != 1;
+  }
+  EXPECT_EQ(refused, 32U);
 }
 
 }  // namespace

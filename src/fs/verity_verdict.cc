@@ -245,7 +245,9 @@ std::size_t VerityWindow::settle_unit(FillBatch& batch, std::size_t i, BlockHash
   std::size_t end = i;
   while (end < batch.count() && start_of(end) / unit_bytes() == unit) good &= batch.read_well(end++);
   const auto part = std::ranges::find(parts_, unit, &Part::index);
-  if (part != parts_.end()) {
+  if (unit * unit_bytes() >= file_.source_.geometry.data_size()) {
+    // Past the end of the file: zeros.
+  } else if (part != parts_.end()) {
     good = good && part->read_well && block_is_good(unit, part->memory, false, hasher);
     // What was verified is what stays: the folios' own bytes were read apart from it.
     for (std::size_t k = i; good && k < end; ++k) {
