@@ -23,7 +23,7 @@ namespace quire {
 Status copy_in_from_view(void* to, const void* from, std::size_t count);
 inline Status copy_in(void* to, const void* from, std::size_t count) {
   if (__builtin_expect(touches_views(from, count), 0)) return copy_in_from_view(to, from, count);
-  std::memcpy(to, from, count);
+  if (count != 0) std::memcpy(to, from, count);
   return {};
 }
 // How many bytes there was room for; EFAULT where it is none.

@@ -185,7 +185,10 @@ TEST_F(VerityOpen, V1_EveryPath) {
     ASSERT_NE(lazy, MAP_FAILED) << quire_error_message();
     EXPECT_EQ(std::memcmp(lazy, content.data(), kPageOfBad), 0);
     EXPECT_EQ(std::memcmp(lazy + kPageOfBad + 4096, content.data() + kPageOfBad + 4096, kSize - kPageOfBad - 4096), 0);
-    EXPECT_EQ(load_or_signal(lazy + kBad), -SIGBUS);
+    // Once: ThreadSanitizer's handlers are not left a second time (view_test_util.h).
+    if (direct == 0) {
+      EXPECT_EQ(load_or_signal(lazy + kBad), -SIGBUS);
+    }
     EXPECT_EQ(quire_munmap(cache.get(), lazy, kSize), 0);
     EXPECT_EQ(quire_mmap(file.get(), 0, kSize, PROT_READ | PROT_WRITE), MAP_FAILED);
   }

@@ -41,10 +41,11 @@ bool is_standard_output(const struct stat& file) {
 
 }  // namespace
 
-int cat_file(const std::string& path, std::uint64_t memory) {
+int cat_file(const ReadFile& wanted, std::uint64_t memory) {
+  const std::string& path = wanted.path;
   CachePtr cache = make_cache(memory);
   if (!cache) return report_quire_error();
-  FilePtr file(quire_open(cache.get(), path.c_str(), O_RDONLY, 0));
+  FilePtr file = open_to_read(cache, path, wanted.digest, wanted.certificates);
   if (!file) return report_quire_error();
   struct stat attributes {};
   if (quire_fstat(file.get(), &attributes) != 0) return report_quire_error();

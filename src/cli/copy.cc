@@ -44,10 +44,11 @@ bool copy_bytes(quire_file* source, quire_file* destination, std::uint64_t size,
 
 }  // namespace
 
-int copy_file(const std::string& source, const std::string& destination, std::uint64_t memory) {
+int copy_file(const ReadFile& wanted, const std::string& destination, std::uint64_t memory) {
+  const std::string& source = wanted.path;
   CachePtr cache = make_cache(memory);
   if (!cache) return report_quire_error();
-  FilePtr from(quire_open(cache.get(), source.c_str(), O_RDONLY, 0));
+  FilePtr from = open_to_read(cache, source, wanted.digest, wanted.certificates);
   if (!from) return report_quire_error();
   struct stat from_stat {};
   if (quire_fstat(from.get(), &from_stat) != 0) return report_quire_error();

@@ -7,8 +7,15 @@
 
 namespace quire {
 
-int cat_file(const std::string& path, std::uint64_t memory);
-int copy_file(const std::string& source, const std::string& destination, std::uint64_t memory);
-int stat_file(const std::string& path, std::uint64_t memory);
+// The file that a command reads, and what it must be (fs-verity); empty: whatever it is.
+struct ReadFile {
+  std::string path;
+  std::string digest;
+  std::string certificates;  // a file of them
+};
+
+int cat_file(const ReadFile& file, std::uint64_t memory);
+int copy_file(const ReadFile& source, const std::string& destination, std::uint64_t memory);
+int stat_file(const ReadFile& file, std::uint64_t memory);
 
 }  // namespace quire

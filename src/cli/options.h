@@ -35,6 +35,32 @@ inline CLI::Option* add_offset_option(CLI::App& app, const std::string& name, st
   return app.add_option_function<std::string>(name, set, description)->type_name("OFFSET");
 }
 
+inline bool all_hex(const std::string& text) {
+  return text.find_first_not_of("0123456789abcdefABCDEF") == std::string::npos;
+}
+
+// Of a digest as fs-verity has them; the complaint, or nothing.
+inline std::string check_digest(const std::string& text) {
+  const std::size_t colon = text.find(':');
+  const std::string name = CLI::detail::to_lower(text.substr(0, colon == std::string::npos ? 0 : colon));
+  const std::string digits = text.substr(colon == std::string::npos ? 0 : colon + 1);
+  const bool sha256 = digits.size() == std::size_t{64} && (colon == std::string::npos || name == "sha256");
+  const bool sha512 = digits.size() == std::size_t{128} && (colon == std::string::npos || name == "sha512");
+  if (all_hex(digits) && (sha256 || sha512)) return "";
+  return "'" + text + "' is no digest: write sha256: and 64 hexadecimal digits, or sha512: and 128";
+}
+
+// What a file that is read must be, where fs-verity is on for it.
+inline void add_trust_options(CLI::App& app, std::string& digest, std::string& certificates) {
+  app.add_option("--digest", digest, "refuse a file whose fs-verity digest is another")
+      ->check(CLI::Validator([](std::string& text) { return check_digest(text); }, ""))
+      ->type_name("DIGEST");
+  app.add_option("--require-signature", certificates,
+                 "refuse a file whose fs-verity digest none of these certificates (PEM, or one in DER) has signed")
+      ->type_name("CERT")
+      ->check(CLI::ExistingFile);
+}
+
 // Throws where the range would end past the largest off_t.
 inline void check_range_end(const std::string& option, std::uint64_t offset, std::uint64_t length) {
   if (offset > INT64_MAX || length > INT64_MAX - offset) {

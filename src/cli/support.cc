@@ -1,6 +1,8 @@
 // Error lines and handle owners of the command line; see support.h.
 #include "cli/support.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <cstdarg>
 #include <cstdio>
@@ -57,6 +59,13 @@ CachePtr make_cache(std::uint64_t memory, unsigned flags) {
   options.memory = memory;
   options.flags = cache_flags() | flags;
   return CachePtr(quire_cache_create(&options));
+}
+
+FilePtr open_to_read(const CachePtr& cache, const std::string& path, const std::string& digest,
+                     const std::string& certificates) {
+  if (digest.empty() && certificates.empty()) return FilePtr(quire_open(cache.get(), path.c_str(), O_RDONLY, 0));
+  return FilePtr(quire_open_verified(cache.get(), path.c_str(), O_RDONLY, digest.empty() ? nullptr : digest.c_str(),
+                                     certificates.empty() ? nullptr : certificates.c_str()));
 }
 
 bool close_file(FilePtr& file) {

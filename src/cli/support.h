@@ -36,6 +36,10 @@ unsigned cache_flags();
 // memory 0 is the library's default. flags: besides cache_flags(). Null: quire_error_message() says why.
 CachePtr make_cache(std::uint64_t memory, unsigned flags = 0);
 
+// To read; digest, certificates: quire_open_verified's, empty for none. Null: quire_error_message() says why.
+FilePtr open_to_read(const CachePtr& cache, const std::string& path, const std::string& digest,
+                     const std::string& certificates);
+
 // False: quire_error_message() says what could not be written back.
 bool close_file(FilePtr& file);
 bool close_cache(CachePtr& cache);

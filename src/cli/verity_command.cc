@@ -8,9 +8,6 @@ namespace quire {
 namespace {
 
 constexpr std::size_t kMostSalt = 32;  // bytes
-constexpr std::size_t kSha256Digits = 64, kSha512Digits = 128;
-
-bool all_hex(const std::string& text) { return text.find_first_not_of("0123456789abcdefABCDEF") == std::string::npos; }
 
 std::vector<unsigned char> parse_salt(const std::string& text) {
   if (text.size() % 2 != 0 || !all_hex(text) || text.size() > 2 * kMostSalt) {
@@ -27,16 +24,6 @@ std::vector<unsigned char> parse_salt(const std::string& text) {
 std::string check_block_size(std::uint64_t size) {
   const bool known = size >= 1024 && size <= 65536 && (size & (size - 1)) == 0;
   return known ? "" : "is no block size: write a power of two from 1024 to 65536";
-}
-
-std::string check_digest(const std::string& text) {
-  const std::size_t colon = text.find(':');
-  const std::string name = CLI::detail::to_lower(text.substr(0, colon == std::string::npos ? 0 : colon));
-  const std::string digits = text.substr(colon == std::string::npos ? 0 : colon + 1);
-  const bool sha256 = digits.size() == kSha256Digits && (colon == std::string::npos || name == "sha256");
-  const bool sha512 = digits.size() == kSha512Digits && (colon == std::string::npos || name == "sha512");
-  if (all_hex(digits) && (sha256 || sha512)) return "";
-  return "'" + text + "' is no digest: write sha256: and 64 hexadecimal digits, or sha512: and 128";
 }
 
 void add_enable(CLI::App& verity, int& exit_code) {
@@ -73,14 +60,7 @@ void add_check(CLI::App& verity, int& exit_code) {
       "error, and exit status 1. Without --digest or --require-signature only damage is found, no forger of both "
       "files");
   check->add_option("FILE", command.files, "files for which fs-verity is on")->required();
-  check->add_option("--digest", command.digest, "refuse a file that has another digest")
-      ->check(CLI::Validator([](std::string& text) { return check_digest(text); }, ""))
-      ->type_name("DIGEST");
-  check
-      ->add_option("--require-signature", command.certificates,
-                   "refuse a file whose digest none of these certificates (PEM, or one in DER) has signed")
-      ->type_name("CERT")
-      ->check(CLI::ExistingFile);
+  add_trust_options(*check, command.digest, command.certificates);
   check->add_flag("--json", command.json, "an object a line for each file, on standard output");
   check->callback([&exit_code] { exit_code = check_verity_of(command); });
 }

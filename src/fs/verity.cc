@@ -105,7 +105,9 @@ void FileVerity::tell_bad(bool of_tree, std::uint64_t offset, std::span<const st
   static_cast<void>(fail_with(EIO, "the %s at byte %llu of %s%s does not verify: its digest is %s, and should be %s",
                               where, static_cast<unsigned long long>(offset), source_.path.c_str(), of,
                               to_string(found).c_str(), to_string(wanted).c_str()));
-  if (before >= kLogged) return;
+  // Whoever wants it asks again, and is told; one line is enough.
+  const std::uint64_t place = offset * 2 + (of_tree ? 1 : 0) + 1;
+  if (last_told_.exchange(place, memory_order_relaxed) == place || before >= kLogged) return;
   std::string line = "quire: " + source_.path + of + ": the " + where + " at byte " + std::to_string(offset) +
                      " does not verify: its digest is " + to_string(found) + ", and should be " + to_string(wanted) +
                      (before + 1 == kLogged ? " (further ones are only counted)\n" : "\n");
