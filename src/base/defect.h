@@ -59,7 +59,9 @@
   X(direct_unlocks_before_completion)   \
   X(reap_waits_without_a_look)          \
   X(close_does_not_wait)                \
-  X(runnable_trusts_its_fill)
+  X(runnable_trusts_its_fill)           \
+  X(verity_set_aside_for_ever)          \
+  X(verity_abandons_silently)
 
 namespace quire {
 

@@ -112,7 +112,7 @@ class FileVerity final : public FillVerifier {
   Atomic<bool> anything_noted_;
   Atomic<std::uint64_t> failures_;
   Atomic<std::uint64_t> last_told_;  // which block; 0: none
-  VerityQueue queue_;  // last: its end waits for threads that may use all of the above
+  VerityQueue queue_;                // last: its end waits for threads that may use all of the above
 };
 
 }  // namespace quire

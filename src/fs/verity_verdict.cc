@@ -5,6 +5,7 @@
 #include <new>
 
 #include "base/bytes.h"
+#include "base/defect.h"
 #include "base/error.h"
 #include "fs/verity_window.h"
 
@@ -51,7 +52,7 @@ void VerityWindow::abandon(Unit& unit) {
   if (unit.state == State::ours) {
     remove_folio(tree(), *unit.folio);
     detached_ ? unlock_folio_async(*unit.folio) : unlock_folio(*unit.folio);
-    settled_any_ = true;
+    settled_any_ = !has_defect(Defect::verity_abandons_silently);
   }
   unit.state = State::bad;
 }

@@ -1,6 +1,7 @@
 // Views where the system calls behind them fail, or have nothing left to give: nothing is lost, and what is there is
 // shown in the end.
 #include <gtest/gtest.h>
+#include <malloc.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -169,6 +170,7 @@ TEST_F(ViewFailures, ShowsPagesBesideAProgramThatUsesUpAllMappings) {
 #if defined(QUIRE_TSAN) || defined(QUIRE_ASAN)
   GTEST_SKIP() << "sanitizers need mappings of their own";
 #endif
+  mallopt(M_ARENA_MAX, 1);  // a thread's first malloc would map memory, and glibc ends the process where it cannot
   lay();
   file_.drop_cached();  // so that workers run, and have memory of their own by then
   const FileView view(file_, kPages);
