@@ -59,9 +59,7 @@
   X(direct_unlocks_before_completion)   \
   X(reap_waits_without_a_look)          \
   X(close_does_not_wait)                \
-  X(runnable_trusts_its_fill)           \
-  X(verity_set_aside_for_ever)          \
-  X(verity_abandons_silently)
+  X(runnable_trusts_its_fill)
 
 namespace quire {
 

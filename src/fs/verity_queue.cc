@@ -2,7 +2,6 @@
 #include "fs/verity_queue.h"
 
 #include "base/check.h"
-#include "base/defect.h"
 
 namespace quire {
 namespace {
@@ -89,7 +88,7 @@ void VerityQueue::run(PendingFill& fill, std::uint64_t seen) {
   Work* runner = nullptr;
   {
     MutexLock lock(mutex_);
-    if (settled_ == seen || has_defect(Defect::verity_set_aside_for_ever)) return aside_.push(fill);
+    if (settled_ == seen) return aside_.push(fill);
     ready_.push(fill);
     runner = idle_runner_locked();
   }

@@ -5,7 +5,6 @@
 #include <new>
 
 #include "base/bytes.h"
-#include "base/defect.h"
 #include "base/error.h"
 #include "fs/verity_window.h"
 
@@ -52,7 +51,7 @@ void VerityWindow::abandon(Unit& unit) {
   if (unit.state == State::ours) {
     remove_folio(tree(), *unit.folio);
     detached_ ? unlock_folio_async(*unit.folio) : unlock_folio(*unit.folio);
-    settled_any_ = !has_defect(Defect::verity_abandons_silently);
+    settled_any_ = true;
   }
   unit.state = State::bad;
 }
