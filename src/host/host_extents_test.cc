@@ -56,8 +56,8 @@ std::string host_picture(const BackedFile& file, std::uint64_t unit) {
 class Extents : public Ranges {
  protected:
   Extents() : map_({.max_bytes = 1 << 16}) {}
-  bool copies_always() const { return std::string(GetParam()) == "btrfs"; }
-  bool told() const { return std::string(GetParam()) != "tmpfs"; }
+  bool copies_always() const { return is_of(BTRFS_SUPER_MAGIC); }
+  bool told() const { return !is_of(TMPFS_MAGIC); }
   // As writes go: to the device, then committed.
   static void put(BackedFile& file, std::uint64_t offset, std::string bytes, IoPath path = IoPath::any) {
     ASSERT_EQ(file.move(IoOp::write, path, offset, bytes.data(), bytes.size()),

@@ -4,7 +4,9 @@
 
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/ioctl.h>
+#include <sys/statfs.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -223,6 +225,12 @@ class Ranges : public ::testing::TestWithParam<const char*> {
     if (!filesystem_->why_not().empty()) GTEST_SKIP() << filesystem_->why_not();
   }
   std::string path(const char* name) const { return filesystem_->path() + "/" + name; }
+  // What it is, also where it is "here".
+  bool is_of(unsigned long magic) const {
+    struct statfs fs = {};
+    EXPECT_EQ(statfs(filesystem_->path().c_str(), &fs), 0);
+    return static_cast<unsigned long>(fs.f_type) == magic;
+  }
   // Does the host do this at all, on this file system?
   bool host_has(Op op) const {
     const PlainFile file(path("probe"), named_bytes(1, 16384));
