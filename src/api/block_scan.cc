@@ -46,7 +46,10 @@ Status BlockScan::start() {
   slot_count_ = 2 * threads;
   try {
     const std::size_t most = block_count(std::min<std::uint64_t>(kPieceBytes, size_), prototype_.block_size());
-    for (Slot& slot : std::span(slots_).first(slot_count_)) slot.digests.resize(most * prototype_.digest_size());
+    for (Slot& slot : std::span(slots_).first(slot_count_)) {
+      slot.digests.resize(most * prototype_.digest_size());
+      if (past_errors_) slot.bad_reads.reserve(most);  // now: its thread could tell nobody
+    }
   } catch (const std::bad_alloc&) {
     return fail_with(ENOMEM, "no memory to hash the file");
   }
@@ -212,6 +215,17 @@ Result<const BlockScan::Piece*> BlockScan::next() {
   }
   return fail_with(slot.errnum, "the host cannot read %llu bytes at offset %llu: %s",
                    static_cast<unsigned long long>(slot.piece.length), at, std::strerror(slot.errnum));
+}
+
+Status BlockScan::for_each(const std::function<Status(const Piece&)>& each,
+                           const std::function<void(std::uint64_t, std::uint64_t)>& progress) {
+  for (;;) {
+    const auto piece = next();
+    QUIRE_TRY(piece);
+    if (piece.value() == nullptr) return {};
+    QUIRE_TRY(each(*piece.value()));
+    if (progress) progress(piece.value()->offset + piece.value()->length, size_);
+  }
 }
 
 }  // namespace quire

@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -51,6 +52,9 @@ class BlockScan {
   // The next piece, which stays until the next call; null: that was all. The errno of reading; EBUSY: the file became
   // shorter meanwhile.
   Result<const Piece*> next();
+  // each(piece), which may fail, for all that are left; then progress(bytes done, of the file), if there is one.
+  Status for_each(const std::function<Status(const Piece&)>& each,
+                  const std::function<void(std::uint64_t, std::uint64_t)>& progress);
 
  private:
   static constexpr unsigned kMostThreads = 8;

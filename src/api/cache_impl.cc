@@ -221,6 +221,7 @@ Status CacheImpl::close(FileImpl* file) {
   async_.finish(*file);
   HostInode& inode = *file->host;
   Mapping& mapping = inode.inode.mapping;
+  if (inode.verity != nullptr) inode.verity->print_bad();  // our handle keeps it; not under the table's lock
   for (;;) {
     {
       MutexLock lock(table_mutex_);

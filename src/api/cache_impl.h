@@ -9,6 +9,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "api/publisher.h"
@@ -51,7 +52,8 @@ struct HostInode {
   HostBacking* sidecar = nullptr;  // the verity's
   verity::Digest verity_digest;
   std::vector<std::uint8_t> verity_signature;
-  HostIdentity identity;  // while idle: as it was when the last handle was closed
+  std::optional<MemoryCharge> verity_charge;  // of all that, but what the verity charges itself
+  HostIdentity identity;                      // while idle: as it was when the last handle was closed
   unsigned handles = 0;
   unsigned writers = 0;
   std::uint64_t idle_since = 0;  // order of becoming idle

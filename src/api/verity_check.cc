@@ -167,14 +167,11 @@ Status Check::run() {
   QUIRE_TRY(prepare());
   BlockScan scan(file_.files, file_.size, hasher_, true);
   QUIRE_TRY(scan.start());
-  for (;;) {
-    const auto next = scan.next();
-    QUIRE_TRY(next);
-    const BlockScan::Piece* const piece = next.value();
-    if (piece == nullptr) return {};
-    check_piece(*piece);
-    if (options_.progress) options_.progress(piece->offset + piece->length, file_.size);
-  }
+  const auto check = [this](const BlockScan::Piece& piece) -> Status {
+    check_piece(piece);
+    return {};
+  };
+  return scan.for_each(check, options_.progress);
 }
 
 }  // namespace

@@ -48,14 +48,10 @@ Status check_absent(const std::string& sidecar) {
 Status build_tree(const PlacedFile& file, const VerityEnableOptions& options, verity::TreeBuilder& builder) {
   BlockScan scan(file.files, file.size, builder.hasher(), false);
   QUIRE_TRY(scan.start());
-  for (;;) {
-    const auto next = scan.next();
-    QUIRE_TRY(next);
-    const BlockScan::Piece* const piece = next.value();
-    if (piece == nullptr) return {};
-    QUIRE_TRY(piece->hole ? builder.add_zeros(piece->length) : builder.add_digests(piece->digests));
-    if (options.progress) options.progress(piece->offset + piece->length, file.size);
-  }
+  const auto add = [&](const BlockScan::Piece& piece) {
+    return piece.hole ? builder.add_zeros(piece.length) : builder.add_digests(piece.digests);
+  };
+  return scan.for_each(add, options.progress);
 }
 
 // A state that no later change can be mistaken for: the clock of file times is coarse.

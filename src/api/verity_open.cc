@@ -116,6 +116,7 @@ Status CacheImpl::start_verity_locked(HostInode& inode, ReadSidecar found, std::
   inode.sidecar = host;
   inode.verity_digest = found.digest;
   inode.verity_signature = std::move(found.header.signature);
+  inode.verity_charge.emplace(cache_, HostInode::kBytes + inode.verity_signature.size());
   inode.inode.mapping.verifier = inode.verity.get();
   return {};
 }
@@ -127,6 +128,8 @@ void CacheImpl::end_verity_locked(HostInode& inode) {
   inode.inode.mapping.verifier = nullptr;
   inode.sidecar = nullptr;
   inode.verity.reset();
+  inode.verity_signature = {};
+  inode.verity_charge.reset();
 }
 
 }  // namespace quire

@@ -71,6 +71,9 @@ class FileVerity final : public FillVerifier {
   void run_later(PendingFill& fill, std::size_t pages) override;
   void help(const Folio& folio) override { queue_.help(folio); }
 
+  // To standard error, what is known of bad blocks and not told yet; by who may wait for that, with no lock held.
+  void print_bad();
+
   const VeritySource& source() const { return source_; }
   Backing& sidecar() { return *source_.sidecar; }
   // No hash stays in the cache that nobody uses just now.
@@ -99,9 +102,6 @@ class FileVerity final : public FillVerifier {
   void tell_bad(bool of_tree, std::uint64_t offset, std::span<const std::uint8_t> expected, std::span<const char> block,
                 verity::BlockHasher& hasher);
 
-  // To standard error, what was noted; by who may wait for that.
-  void print_bad();
-
   VeritySource source_;
   const std::uint64_t unit_;  // bytes
   Mapping tree_;              // pages are the sidecar's
@@ -109,7 +109,7 @@ class FileVerity final : public FillVerifier {
   Mutex mutex_;
   std::vector<std::unique_ptr<verity::BlockHasher>> hashers_ GUARDED_BY(mutex_);
   std::vector<std::string> noted_ GUARDED_BY(mutex_);
-  Atomic<bool> anything_noted_;
+  Atomic<bool> anything_noted_;  // written under the mutex; a look without it that is too early: the next one prints
   Atomic<std::uint64_t> failures_;
   Atomic<std::uint64_t> last_told_;  // which block; 0: none
   VerityQueue queue_;                // last: its end waits for threads that may use all of the above

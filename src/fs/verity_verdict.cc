@@ -133,11 +133,12 @@ bool VerityWindow::settle_others(std::size_t i, BlockHasher* hasher, bool wait) 
     unit.state = State::bad;  // of a fill that nobody waits for: who wants its folios tries again
     if (!wait) return failed(EIO), true;
     release(unit);
-    const Status apart = set_apart(unit);
     const std::size_t before = reads_.size();
-    if (!apart.ok() || !plan(*file_.source_.sidecar, false, i, unit.index * unit_bytes(), unit.memory).ok()) {
+    Status planned = set_apart(unit);
+    if (planned.ok()) planned = plan(*file_.source_.sidecar, false, i, unit.index * unit_bytes(), unit.memory);
+    if (!planned.ok()) {
       unit.state = State::bad;
-      return failed(apart.ok() ? EIO : apart.errnum()), true;
+      return failed(planned.errnum()), true;
     }
     read_now(i);
     look_at_reads(before);
