@@ -9,22 +9,16 @@ if [[ $# -ne 1 || ! -x $1/quire ]]; then
   echo "usage: tests/hit_ratio.sh BUILD_DIR" >&2
   exit 2
 fi
+tests=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 quire=$(cd "$1" && pwd)/quire
 here=$(mktemp -d "${TMPDIR:-/tmp}/quire-hit-ratio.XXXXXX")
 trap 'rm -rf "$here"' EXIT
 cd "$here"
-failures=0
-
-fail() {
-  echo "- $1: FAILED"
-  sed 's/^/    /' stdout stderr >&2
-  failures=$((failures + 1))
-}
+failures=0 status=0
+# shellcheck source=tests/command_test.bash
+source "$tests/command_test.bash"
 # run ARGUMENTS...: its exit status in $status, its output in stdout and stderr.
-run() {
-  status=0
-  timeout 60 "$quire" bench "$@" >stdout 2>stderr || status=$?
-}
+run() { run_quire bench "$@"; }
 # holds WHAT FILTER [FILE]: jq's filter is true of the JSON.
 holds() { jq -e "$2" "${3:-stdout}" >/dev/null 2>&1 || fail "$1"; }
 # refused STATUS TEXT ARGUMENTS...: that exit status, TEXT on stderr, nothing on stdout.

@@ -9,6 +9,7 @@ if [[ $# -ne 1 || ! -x $1/quire ]]; then
   echo "usage: tests/see.sh BUILD_DIR" >&2
   exit 2
 fi
+tests=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 quire=$(realpath "$1/quire")
 work=$(mktemp -d "${TMPDIR:-/tmp}/quire-see.XXXXXX")
 chmod 755 "$work"
@@ -22,18 +23,11 @@ finish() {
   rm -rf "$work"
 }
 trap finish EXIT
-failures=0
-
-fail() {
-  echo "- $1: FAILED"
-  sed 's/^/    /' stdout stderr >&2
-  failures=$((failures + 1))
-}
+failures=0 status=0
+# shellcheck source=tests/command_test.bash
+source "$tests/command_test.bash"
 # run COMMAND...: its exit status in $status, its output in stdout and stderr.
-run() {
-  status=0
-  timeout 60 "$quire" "$@" >stdout 2>stderr || status=$?
-}
+run() { run_quire "$@"; }
 # holds WHAT FILTER: jq finds FILTER true of each object in stdout.
 holds() { jq -se "length > 0 and all($2)" stdout >jq.log 2>&1 || fail "$1 ($2)"; }
 # refused SENTENCE COMMAND...: exit status 1 and one line on stderr that says so.

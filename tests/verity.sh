@@ -10,22 +10,16 @@ if [[ $# -ne 1 || ! -x $1/quire ]]; then
   echo "usage: tests/verity.sh BUILD_DIR" >&2
   exit 2
 fi
+tests=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 quire=$(realpath "$1/quire")
 work=$(mktemp -d "${TMPDIR:-/tmp}/quire-verity.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 cd "$work"
-failures=0
-
-fail() {
-  echo "- $1: FAILED"
-  sed 's/^/    /' stdout stderr >&2
-  failures=$((failures + 1))
-}
+failures=0 status=0
+# shellcheck source=tests/command_test.bash
+source "$tests/command_test.bash"
 # run COMMAND...: its exit status in $status, its output in stdout and stderr.
-run() {
-  status=0
-  timeout 60 "$quire" verity "$@" >stdout 2>stderr || status=$?
-}
+run() { run_quire verity "$@"; }
 # prints TEXT COMMAND...: exit status 0, this on standard output and nothing on standard error.
 prints() {
   local text=$1
