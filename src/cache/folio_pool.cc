@@ -400,7 +400,7 @@ std::uint32_t FolioPool::withhold(std::uint32_t want) {
     }
     take_free_locked(blocks, want);
     // Withheld from here on: nobody is to take them for frames in use meanwhile.
-    going_.store(blocks.count(), memory_order_relaxed);
+    going_.fetch_add(blocks.count(), memory_order_relaxed);
     withheld_count_.fetch_add(blocks.count(), memory_order_relaxed);
     free_count_.store(free_count_.load(memory_order_relaxed) - blocks.count(), memory_order_relaxed);
   }
@@ -414,7 +414,7 @@ std::uint32_t FolioPool::withhold(std::uint32_t want) {
       if (io_thread_ != nullptr) io_thread_->offer(block.bytes(), block.size_bytes());
       blocks.put(block);  // and back with the rest
       withheld_count_.fetch_sub(blocks.count(), memory_order_relaxed);
-      going_.store(0, memory_order_relaxed);
+      going_.fetch_sub(blocks.count(), memory_order_relaxed);
       break;
     }
     memory_.lost(id(block));

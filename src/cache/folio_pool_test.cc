@@ -179,5 +179,21 @@ TEST(FolioPool, WithholdsWhatIsFree) {
   EXPECT_EQ(pool.populated_frames(), 0U);
 }
 
+// Several may give memory back at once; what they count on its way is right at the end.
+TEST(FolioPool, WithholdsOnSeveralThreads) {
+  FolioPool pool;
+  ASSERT_TRUE(pool.create(4096, 4096).ok());
+  for (int round = 0; round < 20; ++round) {
+    {
+      FrameReservation all(pool);
+      ASSERT_EQ(pool.take(all, 4096), 4096U);
+    }
+    Atomic<std::uint32_t> withheld{0};
+    run_threads(3, [&](int) { withheld.fetch_add(pool.withhold(500), memory_order_relaxed); });
+    EXPECT_EQ(pool.withheld(), withheld.load(memory_order_relaxed));
+    EXPECT_EQ(pool.populated_frames(), 4096 - pool.withheld());
+  }
+}
+
 }  // namespace
 }  // namespace quire
