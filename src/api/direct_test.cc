@@ -1,4 +1,5 @@
 // O_DIRECT handles and Access::direct over host files, beside buffered calls and other handles.
+#include <poll.h>
 #include <sys/resource.h>
 
 #include <array>
@@ -180,6 +181,99 @@ TEST_P(DirectIo, ManyInFlightFromOneThread) {
   for (const Slot& slot : slots) ASSERT_EQ(slot.left, 0);
   if (GetParam() == 0 && past_cache()) {
     EXPECT_LT(stat_of(cache_, "async_queued"), 32U * 60 / 4);
+  }
+}
+
+// Nobody reaps: the locks of what is submitted go all the same.
+TEST_P(DirectIo, SubmittedWritesEndWhoeverReaps) {
+  constexpr std::size_t kBlock = 64 * 1024;
+  Aligned memory(kBlock);
+  std::vector<char> back(kBlock);
+  const auto told = [](void* argument, ssize_t result) { *static_cast<ssize_t*>(argument) = result; };
+  for (unsigned round = 0; round < 20; ++round) {
+    const std::string bytes = named_bytes(10 + round, round * kBlock, kBlock);
+    std::memcpy(memory.data, bytes.data(), kBlock);
+    ssize_t result = INT64_MIN;
+    const auto at = static_cast<off_t>(round * kBlock);
+    ASSERT_EQ(quire_submit_pwrite(direct_.get(), memory.data, kBlock, at, told, &result), 0);
+    if (round % 3 == 1) {
+      EXPECT_LE(quire_reap(cache_.get(), 0, 1), 1);
+    }
+    ASSERT_EQ(quire_pwrite(direct_.get(), "mine", 4, at + 100), 4);  // waits for the range
+    if (result == INT64_MIN) {
+      ASSERT_EQ(quire_reap(cache_.get(), 1, 1), 1);
+    }
+    ASSERT_EQ(result, static_cast<ssize_t>(kBlock));
+    ASSERT_EQ(quire_pread(buffered_.get(), back.data(), kBlock, at), static_cast<ssize_t>(kBlock));
+    std::string wanted = bytes;
+    if (std::memcmp(back.data() + 100, "mine", 4) == 0) wanted.replace(100, 4, "mine");  // else it came before
+    ASSERT_TRUE(same_bytes(std::string_view(back.data(), kBlock), wanted));
+  }
+}
+
+// The descriptor is readable once something has ended, though nobody reaps, and then is no more.
+TEST_P(DirectIo, EventFdTellsOfWhatTheDeviceEnded) {
+  const int fd = quire_eventfd(cache_.get());
+  ASSERT_GE(fd, 0);
+  const auto told = [](void* argument, ssize_t result) { *static_cast<ssize_t*>(argument) = result; };
+  Aligned memory(16 * 4096);
+  for (int round = 0; round < 10; ++round) {
+    std::array<ssize_t, 16> results;
+    results.fill(INT64_MIN);
+    for (std::size_t i = 0; i < 16; ++i) {
+      ASSERT_EQ(quire_submit_pread(direct_.get(), memory.data + i * 4096, 4096, static_cast<off_t>(i * 8192), told,
+                                   &results[i]),
+                0);
+    }
+    for (int left = 16; left > 0;) {
+      pollfd readable{fd, POLLIN, 0};
+      ASSERT_EQ(poll(&readable, 1, 10'000), 1) << left << " are left";
+      left -= quire_reap(cache_.get(), 0, 3);
+    }
+    for (const ssize_t result : results) ASSERT_EQ(result, 4096);
+    pollfd readable{fd, POLLIN, 0};
+    EXPECT_EQ(poll(&readable, 1, 0), 0);
+  }
+}
+
+// Several threads submit, reap and wait; each callback submits the next.
+TEST_P(DirectIo, SeveralReapWhatTheDeviceEnds) {
+  constexpr int kChains = 24, kLinks = 100;
+  struct Chain {
+    quire_file* file = nullptr;
+    char* memory = nullptr;
+    std::atomic<int>* ended = nullptr;
+    std::uint64_t seed = 0, offset = 0;
+    int left = kLinks;
+    void go() {
+      seed = seed * 6364136223846793005U + 1442695040888963407U;
+      offset = (seed >> 33) % (kFile / 4096) * 4096;
+      ASSERT_EQ(quire_submit_pread(file, memory, 4096, static_cast<off_t>(offset), &told, this), 0);
+    }
+    static void told(void* argument, ssize_t result) {
+      Chain& mine = *static_cast<Chain*>(argument);
+      ASSERT_EQ(result, 4096);
+      ASSERT_TRUE(same_bytes(std::string_view(mine.memory, 4096), named_bytes(1, mine.offset, 4096)));
+      --mine.left == 0 ? static_cast<void>(mine.ended->fetch_add(1)) : mine.go();
+    }
+  };
+  Aligned memory(kChains * 4096);
+  std::atomic<int> ended{0}, reaped{0};
+  std::vector<Chain> chains(kChains);
+  for (std::size_t i = 0; i < kChains; ++i) {
+    chains[i] = Chain{direct_.get(), memory.data + i * 4096, &ended, i + 1};
+    chains[i].go();
+  }
+  std::vector<std::thread> reapers;
+  for (unsigned t = 0; t < 4; ++t) {
+    reapers.emplace_back([&, t] {
+      while (ended.load() < kChains) reaped += quire_reap(cache_.get(), t % 2, 1 + t);
+    });
+  }
+  for (std::thread& reaper : reapers) reaper.join();
+  EXPECT_EQ(reaped.load() + quire_reap(cache_.get(), 0, 1000), kChains * kLinks);
+  if (GetParam() == 0 && stat_of(cache_, "direct_reads") != 0 && stat_of(cache_, "engine_fallbacks") == 0) {
+    EXPECT_GT(stat_of(cache_, "aio_requests"), 0U);
   }
 }
 

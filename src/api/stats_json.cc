@@ -54,6 +54,7 @@ std::string CacheImpl::stats_json() {
   j["ring_setups"] = IoStats::get(io.ring_setups);
   j["fixed_requests"] = IoStats::get(io.fixed_requests);
   j["buffer_fallbacks"] = IoStats::get(io.buffer_fallbacks);
+  j["aio_requests"] = IoStats::get(io.aio_requests);
   j["registered_bytes"] = IoStats::get(io.registered_bytes);
   return j.dump();
 }

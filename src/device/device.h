@@ -51,11 +51,19 @@ struct Request {
   std::uint64_t private_[4];
 };
 
+class AioQueue;
+
 class Device {
  public:
   virtual ~Device() = default;
   virtual void execute(std::span<Request* const> batch) = 0;
   virtual void submit(std::span<Request* const> batch) = 0;
+  // As submit(), but `done` may also run on a thread that collects from the queue. Only what goes past the host's cache
+  // gains from it.
+  virtual void submit_to_collect(AioQueue& queue, std::span<Request* const> batch) {
+    static_cast<void>(queue);
+    submit(batch);
+  }
   // Makes what completed before the call durable; waits. data_only as fdatasync. Returns 0 or an errno.
   virtual int flush(bool data_only) = 0;
 };

@@ -6,6 +6,7 @@
 #include <cerrno>
 
 #include "base/check.h"
+#include "device/aio_queue.h"
 #include "device/thread_ring.h"
 
 namespace quire {
@@ -53,7 +54,7 @@ void FileDevice::execute(std::span<Request* const> batch) {
   }
 }
 
-void FileDevice::submit(std::span<Request* const> batch) {
+void FileDevice::send(AioQueue* queue, std::span<Request* const> batch) {
   CHECK(io_thread_ != nullptr);
   Request* newest = nullptr;
   Request* oldest = nullptr;
@@ -64,7 +65,10 @@ void FileDevice::submit(std::span<Request* const> batch) {
       continue;
     }
     // One that is done by its look alone travels too: every callback runs on the thread, none in its submitter.
-    transfer_begin(*request, target_);
+    const TransferState begun = transfer_begin(*request, target_);
+    if (queue != nullptr && begun == TransferState::again && transfer_is_direct(*request) && queue->submit(*request)) {
+      continue;
+    }
     request->next = newest;
     newest = request;
     if (oldest == nullptr) oldest = request;

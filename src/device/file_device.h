@@ -24,12 +24,14 @@ class FileDevice final : public Device {
   explicit FileDevice(const FileDeviceOptions& options);
 
   void execute(std::span<Request* const> batch) override;
-  void submit(std::span<Request* const> batch) override;
+  void submit(std::span<Request* const> batch) override { send(nullptr, batch); }
+  void submit_to_collect(AioQueue& queue, std::span<Request* const> batch) override { send(&queue, batch); }
   int flush(bool data_only) override;
   // Multiples that a direct_only request's offset, lengths and memory must have; 0: there is no O_DIRECT here.
   unsigned direct_alignment() const { return target_.direct_fd >= 0 ? target_.direct_alignment : 0; }
 
  private:
+  void send(AioQueue* queue, std::span<Request* const> batch);
   bool is_better_plain(const Request& request, std::size_t batch_size) const;
 
   const FileTarget target_;

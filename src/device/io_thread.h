@@ -42,6 +42,8 @@ class IoThread {
   IoThread(const IoThread&) = delete;
   IoThread& operator=(const IoThread&) = delete;
 
+  unsigned depth() const { return options_.depth; }
+
   // Begun requests (transfer.h), linked through next from the newest to the oldest, which runs first. Never waits.
   void submit(Request* newest, Request* oldest);
 

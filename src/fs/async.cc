@@ -49,6 +49,7 @@ AsyncEngine::AsyncEngine(PageCache& cache, unsigned most, bool wide, Describe de
 
 AsyncEngine::~AsyncEngine() {
   workers_.end();  // before the eventfd: one may be about to write to it
+  aio_queue_.reset();
   {
     MutexLock lock(mutex_);
     CHECK(outstanding_ == 0);
@@ -167,7 +168,7 @@ void AsyncEngine::settle(AsyncRequest& request, const Result<std::size_t>& resul
     }
   }
   // Release pairs with finish(): from here on the handle may be gone.
-  if (request.file->submitted.fetch_sub(1, memory_order_release) == 1) ready_.wake_all();
+  if (request.file->submitted.fetch_sub(1, memory_order_release) == 1) wake();
 }
 
 void AsyncEngine::make_ready(AsyncRequest& request, Ready as) {
@@ -178,7 +179,7 @@ void AsyncEngine::make_ready(AsyncRequest& request, Ready as) {
     (as == Ready::done ? done_ : runnable_).push(request);
   }
   if (was_empty) signal_event();
-  ready_.wake_all();
+  wake();
 }
 
 AsyncRequest* AsyncEngine::take_ready(bool* is_done) {
@@ -189,8 +190,69 @@ AsyncRequest* AsyncEngine::take_ready(bool* is_done) {
 }
 
 bool AsyncEngine::anything_ready() {
+  const AioQueue* const queue = aio_.load(memory_order_acquire);
+  if (queue != nullptr && queue->anything()) return true;
   MutexLock lock(mutex_);
   return done_.first != nullptr || runnable_.first != nullptr;
+}
+
+// What went to the device and has ended there becomes done. False: nothing did.
+bool AsyncEngine::collect() {
+  AioQueue* const queue = aio_.load(memory_order_acquire);
+  return queue != nullptr && queue->collect() != 0;
+}
+
+// Wakes who waits for a change that was made before.
+void AsyncEngine::wake() {
+  if (ready_.wake_all() && polling_.load(memory_order_acquire)) aio_.load(memory_order_acquire)->interrupt();
+}
+
+// A reaper's wait: for a wake-up since the ticket, or for an end at the device. In that case one waits at the eventfd,
+// and lets another do so when it leaves.
+void AsyncEngine::wait(std::uint32_t ticket) {
+  AioQueue* const queue = aio_.load(memory_order_acquire);
+  if (queue == nullptr || polling_.exchange(true, memory_order_acq_rel)) {
+    ready_.wait(ticket);
+    return;
+  }
+  if (!ready_.is_stale(ticket)) queue->wait();
+  clear_event();
+  polling_.store(false, memory_order_release);
+  ready_.cancel();
+  wake();
+}
+
+// Of who does not reap: others see to what is on the device.
+void AsyncEngine::wait_for_others(std::uint32_t ticket) {
+  AioQueue* const queue = aio_.load(memory_order_acquire);
+  if (queue != nullptr) queue->urge();
+  ready_.wait(ticket);
+  if (queue != nullptr) queue->calm();
+}
+
+// Made when it is first wanted. Null: there is none.
+AioQueue* AsyncEngine::aio() {
+  if (!aio_tried_.load(memory_order_acquire)) make_aio();
+  return aio_.load(memory_order_acquire);
+}
+
+void AsyncEngine::make_aio() {
+  if (cache_.io_thread == nullptr) return aio_tried_.store(true, memory_order_release);
+  const auto event = event_fd();
+  {
+    MutexLock lock(event_mutex_);
+    if (aio_tried_.load(memory_order_relaxed)) return;
+    std::unique_ptr<AioQueue> made(new (std::nothrow) AioQueue(*cache_.io_thread, cache_.io_stats));
+    if (event.ok() && made != nullptr && made->open(cache_.io_thread->depth(), event.value()) == 0) {
+      aio_queue_ = std::move(made);
+      aio_.store(aio_queue_.get(), memory_order_release);
+    } else {
+      IoStats::add(cache_.io_stats.engine_fallbacks);
+      clear_cause();
+    }
+    aio_tried_.store(true, memory_order_release);
+  }
+  wake();  // who reaps may wait at the eventfd from here on
 }
 
 unsigned AsyncEngine::reap(unsigned min, unsigned max) {
@@ -207,12 +269,13 @@ unsigned AsyncEngine::reap(unsigned min, unsigned max) {
       }
       continue;
     }
+    if (collect()) continue;
     if (ran >= min || outstanding() == 0) break;
     const std::uint32_t ticket = ready_.prepare();
     if (!has_defect(Defect::reap_waits_without_a_look) && (anything_ready() || outstanding() == 0)) {
       ready_.cancel();
     } else {
-      ready_.wait(ticket);
+      wait(ticket);
     }
   }
   clear_event();
@@ -232,7 +295,7 @@ void AsyncEngine::deliver(AsyncRequest* request) {
     free_ = request;
     last = --outstanding_ == 0;
   }
-  if (last) ready_.wake_all();  // who waits for more than there are
+  if (last) wake();  // who waits for more than there are
   if (message != nullptr) report_again(static_cast<int>(-result), message.get());
   done(argument, result);
 }
@@ -288,7 +351,7 @@ void AsyncEngine::finish(OpenFile& file) {
       ready_.cancel();
       return;
     }
-    ready_.wait(ticket);
+    wait_for_others(ticket);
   }
 }
 
@@ -311,7 +374,7 @@ void AsyncEngine::discard() {
       }
       if (outstanding_ == 0) break;
     }
-    ready_.wait(ticket);
+    wait_for_others(ticket);
   }
   ready_.cancel();
 }

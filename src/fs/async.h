@@ -3,12 +3,14 @@
 //
 //   submit --served at once------------------------------------------------> done --reap: callback--> free
 //     |  \--absent pages: submitted--> [filling] --I/O thread--> runnable --reap: tried--> done
-//     |  \--direct, locks free: submitted--> [on the device] --I/O thread--> done
+//     |  \--direct, locks free: submitted--> [on the device] --who collects--> done
 //     |                                                             \--not to be had at once--v
 //     \--has to wait for something--------------------------------> queued --worker: the call that waits--> done
 //
 // No request holds a lock across time that the program decides: a direct one (direct.h) has its locks from submission
-// to the device's completion, detached, and gives them up on the I/O thread, whoever reaps or does not. A read whose
+// to the device's completion, detached, and gives them up soon after, whoever reaps or does not: its end is collected
+// (device/aio_queue.h) by who reaps, before it looks for anything to reap, or by the queue's stand-in. Where the kernel
+// has no such I/O, or would have to wait, the I/O thread sends it and gives up its locks. A read whose
 // pages are absent has them filled as readahead fills, by the I/O thread, and is then run by whoever reaps, as the read
 // that it is, without waiting: only that counts for R1. Whatever is not to be had at once (a lock, frames, a page that
 // another fill is bringing, the dirty limit) is waited for by a worker (sync/workers.h), which runs the ordinary call.
@@ -25,8 +27,11 @@
 //   done and freed by a reaper while its worker still    the handle's count goes down before the request is in the
 //   touches it                                           list; from the push on only the engine is touched, which
 //                                                        outlives its workers, and a fill's end by drain_ahead
-//   the eventfd swallows a push                          a reap reads it at its end, and only then looks whether it
-//                                                        leaves something, and writes it again
+//   the eventfd swallows a push or an end                a reap reads it at its end, and when it waited there; only
+//                                                        then it looks; and writes it again if it leaves something
+//   two reapers wait at the eventfd, one reads it        one at a time waits there (polling_), the others for it
+//   a wake-up as one is about to wait there              it says so, then looks whether its ticket is stale (O4)
+//   nobody reaps while close() waits                     it urges the stand-in
 // Locks: its own, a leaf. Callbacks run with nothing held.
 #pragma once
 
@@ -34,6 +39,7 @@
 #include <memory>
 #include <optional>
 
+#include "device/aio_queue.h"
 #include "device/fork_guard.h"
 #include "fs/direct.h"
 #include "fs/open_file.h"
@@ -125,6 +131,12 @@ class AsyncEngine {
   bool anything_ready();
   void deliver(AsyncRequest* request);
   void queue_runnable();
+  AioQueue* aio();
+  void make_aio();
+  bool collect();
+  void wait(std::uint32_t ticket);
+  void wait_for_others(std::uint32_t ticket);
+  void wake();
   void signal_event();
   void clear_event();
   static void filled(void* request);
@@ -142,6 +154,10 @@ class AsyncEngine {
   Atomic<int> event_;   // the eventfd, or -1
   GuardedFd event_fd_;  // the same
   Mutex event_mutex_;   // of who makes it
+  Atomic<bool> aio_tried_;
+  Atomic<AioQueue*> aio_;  // the next, once it is open
+  Atomic<bool> polling_;   // a thread waits at the eventfd, or is about to
+  std::unique_ptr<AioQueue> aio_queue_ GUARDED_BY(event_mutex_);
   Workers workers_;
 };
 

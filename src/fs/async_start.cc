@@ -132,7 +132,7 @@ bool AsyncEngine::start_fill(AsyncRequest& request) {
   file.submitted.fetch_add(1, memory_order_relaxed);
   const AheadFilled filling = fill_for(mapping, wanted, owner, &AsyncEngine::filled, &request);
   note_filled(plan, filling.end);
-  if (file.submitted.fetch_sub(1, memory_order_release) == 1) ready_.wake_all();
+  if (file.submitted.fetch_sub(1, memory_order_release) == 1) wake();
   if (filling.submitted) return true;
   if (!filling.inserted || !run_at_once(request)) return false;
   make_ready(request, Ready::done);  // holes, filled now
@@ -209,11 +209,15 @@ bool AsyncEngine::start_direct(AsyncRequest& request) {
   }
   io.detach();
   ahead_begun(mapping);
-  mapping.backing->device().submit(requests);
+  if (AioQueue* const queue = aio()) {
+    mapping.backing->device().submit_to_collect(*queue, requests);
+  } else {
+    mapping.backing->device().submit(requests);
+  }
   return true;
 }
 
-// On the I/O thread: waits for nothing.
+// On the thread that collects, or the I/O thread: waits for nothing.
 void AsyncEngine::direct_done(AsyncRequest& request) {
   int errnum;
   static_cast<void>(request.direct->outcome(&errnum));

@@ -89,6 +89,7 @@ class HostBacking final : public Backing {
     explicit HoleDevice(HostBacking& backing) : backing_(backing) {}
     void execute(std::span<Request* const> batch) override;
     void submit(std::span<Request* const> batch) override;
+    void submit_to_collect(AioQueue& queue, std::span<Request* const> batch) override;
     int flush(bool data_only) override { return backing_.file_device().flush(data_only); }
 
    private:

@@ -32,6 +32,10 @@ class Group {
   std::size_t count_ = 0;
 };
 
+void check_fills_no_hole(std::span<Request* const> batch) {
+  for (const Request* request : batch) CHECK(request->op == IoOp::read || request->path == IoPath::direct_only);
+}
+
 }  // namespace
 
 Device& HostBacking::device() {
@@ -105,8 +109,13 @@ void HostBacking::HoleDevice::execute(std::span<Request* const> batch) {
 }
 
 void HostBacking::HoleDevice::submit(std::span<Request* const> batch) {
-  for (const Request* request : batch) CHECK(request->op == IoOp::read || request->path == IoPath::direct_only);
+  check_fills_no_hole(batch);
   backing_.file_device().submit(batch);
+}
+
+void HostBacking::HoleDevice::submit_to_collect(AioQueue& queue, std::span<Request* const> batch) {
+  check_fills_no_hole(batch);
+  backing_.file_device().submit_to_collect(queue, batch);
 }
 
 Status HostBacking::write_through(std::uint64_t offset, std::span<const iovec> buffers) {

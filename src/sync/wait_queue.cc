@@ -1,4 +1,4 @@
-// Tickets and wake-ups; the fences that keep a wake-up from being lost. O1 to O3: wait_queue.h.
+// Tickets and wake-ups; the fences that keep a wake-up from being lost. O1 to O4: wait_queue.h.
 #include "sync/wait_queue.h"
 
 #include "sync/clock.h"
@@ -32,9 +32,15 @@ bool WaitQueue::wait(std::uint32_t ticket, std::int64_t timeout_ns) noexcept {
   return woken;
 }
 
+bool WaitQueue::is_stale(std::uint32_t ticket) const noexcept {
+  std::atomic_thread_fence(memory_order_seq_cst);  // O4
+  return epoch_.load(memory_order_acquire) != ticket;
+}
+
 void WaitQueue::wake_waiters() noexcept {
   epoch_.fetch_add(1, memory_order_release);  // O2
   futex_wake(epoch_, kWakeAll);
+  std::atomic_thread_fence(memory_order_seq_cst);  // O4
 }
 
 }  // namespace quire

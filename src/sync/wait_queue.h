@@ -15,6 +15,8 @@
 //       So a ticket that already has the bump finds the condition changed; an older one only ends wait() at once. Every
 //       change of epoch_ is a read-modify-write, so a later wake's value still carries the earlier ones' release.
 //   O3  Who leaves needs no wake-up any more: its subtraction, seen late, costs a wake of nobody.
+//   O4  Who sleeps elsewhere (at a descriptor, say) says so, fences, and looks whether its ticket is stale; the waker
+//       bumps, fences, and looks whether somebody sleeps there. As O1.
 #pragma once
 
 #include <cstdint>
@@ -27,10 +29,14 @@ class WaitQueue {
  public:
   std::uint32_t prepare() noexcept;                                        // registers a waiter
   void cancel() noexcept;                                                  // prepared, but need not wait
+  bool is_stale(std::uint32_t ticket) const noexcept;                      // woken since; fences first (O4)
   bool wait(std::uint32_t ticket, std::int64_t timeout_ns = -1) noexcept;  // unregisters; false on timeout
-  void wake_all() noexcept {
+  // True: somebody had prepared.
+  bool wake_all() noexcept {
     std::atomic_thread_fence(memory_order_seq_cst);
-    if (waiters_.load(memory_order_relaxed) != 0) wake_waiters();  // O1
+    if (waiters_.load(memory_order_relaxed) == 0) return false;  // O1
+    wake_waiters();
+    return true;
   }
 
  private:
