@@ -113,6 +113,7 @@ class Eviction {
     std::uint64_t untried : 1;  // prefetched and not yet accessed
     std::uint64_t used : 1;     // its bit was found set since it came, or since hot's tail spared it
     std::uint64_t known : 1;    // the stamp is an access (untried: of an earlier life)
+    std::uint64_t spared : 1;   // untried: it has been at a tail before
   };
   static_assert(sizeof(Entry) == kBytesPerFrame);
 
@@ -217,6 +218,9 @@ std::uint32_t Eviction::evict(Frames& frames, std::uint32_t limit, std::uint32_t
       found(id);
     } else if (entries_[id].list == kHot && entries_[id].used) {
       entries_[id].used = 0;
+      move_to_front(id);
+    } else if (entries_[id].untried && !entries_[id].spared) {
+      entries_[id].spared = 1;
       move_to_front(id);
     } else if (!frames.try_take(id)) {
       ++refused;

@@ -276,6 +276,29 @@ TEST(Eviction, PrefetchedInVainLeavesNoGhost) {
   EXPECT_TRUE(eviction.is_live(ghost));
 }
 
+// When a cache is full for the first time nearly all bits are set and the newest pages' are not: those that a stream
+// has read ahead and is about to read. What it has read goes first.
+TEST(Eviction, WhatIsReadAheadIsSparedOnce) {
+  constexpr std::uint32_t kFrames = 400, kAhead = 40;
+  Eviction eviction;
+  ASSERT_TRUE(eviction.create(kFrames).ok());
+  TestFrames frames(kFrames);
+  for (std::uint32_t id = 0; id < kFrames; ++id) {
+    const bool ahead = id >= kFrames - kAhead;
+    eviction.admit(id, 0, {.prefetched = true});
+    frames.referenced[id] = !ahead;
+  }
+  std::uint32_t scanned = 0;
+  std::uint64_t ghost = 0;
+  const auto evict = [&] { return eviction.evict(frames, 2 * kFrames, &scanned, &ghost); };
+  for (std::uint32_t i = 0; i < kFrames / 4; ++i) ASSERT_LT(evict(), kFrames - kAhead) << i;
+  eviction.check();
+  // In vain after all: it goes like everything else.
+  std::uint32_t gone = kFrames / 4;
+  while (evict() < kFrames - kAhead) ++gone;
+  EXPECT_LT(gone, kFrames - kAhead);
+}
+
 // --- what is kept
 // -----------------------------------------------------------------------------------------------------
 
