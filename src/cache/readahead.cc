@@ -18,9 +18,15 @@ constexpr std::uint32_t kStaleAfter = 64;    // other misses of the handle
 constexpr std::uint32_t kMaxWindow = FillBatch::kMaxPages;
 constexpr unsigned kLargestOrder = std::bit_width(kAheadPages) - 1;
 
+// How many windows are on their way while one is read. Between a verified file's data and its reader stands the
+// hashing: with one, the disk would be idle from when it has read that to when the reader meets the mark of the one
+// before, which takes its time. Then they are smaller, and no more pages are on their way.
+std::uint32_t windows_ahead(const Mapping& mapping) { return mapping.verifier != nullptr ? 2 : 1; }
+
 std::uint32_t max_window(const Mapping& mapping, const ReadaheadState& state) {
   const bool told = state.mode.load(memory_order_relaxed) == ReadaheadMode::sequential;
-  return std::clamp<std::uint32_t>(mapping.cache.frames() / 16, 1, told ? 2 * kMaxWindow : kMaxWindow);
+  const std::uint32_t most = told ? 2 * kMaxWindow : kMaxWindow;
+  return std::clamp<std::uint32_t>(mapping.cache.frames() / 16 / windows_ahead(mapping), 1, most);
 }
 
 // Folios grow with the window: a quarter of it at most.
@@ -149,19 +155,23 @@ void start_next_window(Mapping& mapping, ReadaheadState* state, const Folio& mar
   const std::uint32_t window =
       static_cast<std::uint32_t>(std::clamp<std::uint64_t>(std::uint64_t{before} * 2, kFirstWindow, 2 * kMaxWindow));
   const std::uint32_t pages = std::min(window, max_window(mapping, *state));
-  constexpr int kWindowsPassedOver = 8;  // that are there already, and so carry no mark
-  for (int i = 0; i < kWindowsPassedOver; ++i) {
+  const std::uint64_t here = marked.index.load(memory_order_relaxed);
+  const std::uint64_t enough = here + std::uint64_t{pages} * (1 + windows_ahead(mapping));
+  stream->mark.store(here + marked.pages(), memory_order_relaxed);
+  constexpr int kMostWindows = 8;  // those that are there already, and so carry no mark, are passed over
+  bool inserted = true;
+  for (int i = 0; i < kMostWindows; ++i) {
     const std::uint64_t first = stream->next.load(memory_order_relaxed);
-    if (first >= file_pages) return;
+    if (first >= file_pages || (inserted && first + pages > enough)) return;
     const std::uint64_t last = std::min<std::uint64_t>(first + pages - 1, file_pages - 1);
     const AheadFilled filled = fill_ahead(mapping, first, last, order_of(mapping, pages), first, owner);
     // Skipped where locks or frames are not to be had: then the reader's next miss is right there and goes on from it.
     const std::uint64_t got = filled.end - first;
     stream->pages.store(got == 0 ? std::max(kFirstWindow, before / 2) : static_cast<std::uint32_t>(got),
                         memory_order_relaxed);
-    stream->mark.store(got == 0 ? UINT64_MAX : first, memory_order_relaxed);
     stream->next.store(filled.end, memory_order_relaxed);
-    if (got == 0 || filled.inserted) return;
+    if (got == 0) return;
+    inserted = filled.inserted;
   }
 }
 

@@ -23,7 +23,7 @@ enum class ReadaheadMode : std::uint8_t { normal, sequential, random };
 struct ReadaheadState {
   struct Stream {
     Atomic<std::uint64_t> next;   // the page after all that was read or read ahead; 0: no stream
-    Atomic<std::uint64_t> mark;   // the newest window is [mark, next) and carries the mark
+    Atomic<std::uint64_t> mark;   // marks in [mark, next) are those of windows not yet begun
     Atomic<std::uint32_t> pages;  // of the newest window, as planned; 0: none yet
     Atomic<std::uint32_t> used;   // `clock` when it last went on
   };
