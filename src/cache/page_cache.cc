@@ -150,12 +150,22 @@ Status PageCache::resize(std::size_t memory) {
 // Once: the flusher, whose round comes next, comes back while there is more to do. What must be in use is left alone,
 // or beside readers who take it anew at once there would be no end.
 void PageCache::trim() {
+  fade_transient();
   if (!over_budget()) return;
   const std::uint32_t least = std::max(usable(), least_needed(0)), in_use = frames_in_use();
   if (in_use > least) reclaim(in_use - least);
   pool.drain_fronts();
   const std::uint32_t most = usable(), populated = pool.populated_frames();
   if (populated > most) pool.withhold(populated - most);
+}
+
+void PageCache::fade_transient() {
+  constexpr std::int64_t kPause = 1'000'000'000;  // ns
+  const std::int64_t now = clock_ns(CLOCK_MONOTONIC_COARSE);
+  if (now - faded_ns_.load(memory_order_relaxed) < kPause) return;
+  faded_ns_.store(now, memory_order_relaxed);
+  prefetch_bytes_.fade();
+  bounce_bytes_.fade();
 }
 
 bool PageCache::over_budget() const { return pool.populated_frames() > usable() + kTrimSlack; }
@@ -174,8 +184,8 @@ MemoryUse PageCache::memory_use() const {
                                   static_cast<std::uint64_t>(lookaside.memory_bytes()),
                    .index = static_cast<std::uint64_t>(nodes.bytes() + nodes.kept_bytes()),
                    .files = static_cast<std::uint64_t>(file_bytes_.load(memory_order_relaxed)),
-                   .prefetch = static_cast<std::uint64_t>(prefetch_bytes_.load(memory_order_relaxed)),
-                   .bounce = static_cast<std::uint64_t>(bounce_bytes_.load(memory_order_relaxed)),
+                   .prefetch = static_cast<std::uint64_t>(prefetch_bytes_.now()),
+                   .bounce = static_cast<std::uint64_t>(bounce_bytes_.now()),
                    .counters = static_cast<std::uint64_t>(stats.memory_bytes())};
 }
 
@@ -188,11 +198,12 @@ std::int64_t PageCache::metadata_bytes() const {
 // files cost something whatever is cached of them, and descriptors stay once they were used: then fewer may be.
 std::uint32_t PageCache::usable() const {
   const MemoryUse use = memory_use();
+  const std::size_t transient = static_cast<std::size_t>(prefetch_bytes_.of_late() + bounce_bytes_.of_late());
   // The lookaside comes in whole pages, which a small cache is not charged for.
   const std::size_t lookaside_bytes = static_cast<std::size_t>(lookaside.memory_bytes());
   const std::size_t spared = lookaside_bytes - std::min(lookaside_bytes, frames() * Lookaside::kBytesPerFrame);
-  const std::size_t other = use.index + use.descriptors - spared +
-                            std::max<std::size_t>(kFixedBytes, use.files + use.prefetch + use.bounce + use.counters);
+  const std::size_t other =
+      use.index + use.descriptors - spared + std::max<std::size_t>(kFixedBytes, use.files + transient + use.counters);
   // A little is left for what comes between one look and the next.
   const std::size_t memory = this->memory() - round_down(this->memory() / 512, kPageSize);
   const std::size_t left = memory > other ? memory - other : 0;

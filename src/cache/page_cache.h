@@ -22,6 +22,7 @@
 #include "cache/ghosts.h"
 #include "cache/lookaside.h"
 #include "cache/stats.h"
+#include "cache/transient_bytes.h"
 #include "device/io_stats.h"
 #include "device/io_thread.h"
 #include "quire/result.h"
@@ -119,9 +120,9 @@ class PageCache {
   std::uint32_t usable() const;  // frames, less what else costs memory
   // What is not in folios, descriptors or the index, but the cache's all the same: by who makes and frees it.
   void charge_files(std::int64_t bytes) { file_bytes_.fetch_add(bytes, memory_order_relaxed); }
-  void charge_prefetch(std::int64_t bytes) { prefetch_bytes_.fetch_add(bytes, memory_order_relaxed); }
-  std::int64_t bounce_bytes() const { return bounce_bytes_.load(memory_order_relaxed); }
-  void charge_bounce(std::int64_t bytes) { bounce_bytes_.fetch_add(bytes, memory_order_relaxed); }
+  void charge_prefetch(std::int64_t bytes) { prefetch_bytes_.add(bytes); }
+  std::int64_t bounce_bytes() const { return bounce_bytes_.now(); }
+  void charge_bounce(std::int64_t bytes) { bounce_bytes_.add(bytes); }
   std::uint64_t resident_pages() const { return resident_.load(memory_order_relaxed); }
   std::uint64_t resident_folios() const { return eviction.size(); }
   Flusher& flusher() { return *flusher_; }
@@ -155,6 +156,7 @@ class PageCache {
   std::uint32_t take_within_budget(FrameReservation& reservation, std::uint32_t want, unsigned order, bool entitled);
   std::uint32_t least_needed(std::uint32_t wanted) const;
   bool over_budget() const;
+  void fade_transient();
   void note_order_miss(unsigned order);
   std::uint32_t reclaim(std::uint32_t want);
   std::uint64_t cut(Mapping& mapping, const Victim& victim, std::uint32_t wanted);
@@ -174,7 +176,9 @@ class PageCache {
   Atomic<unsigned> max_order_;
   unsigned largest_order_ = 0;  // that max_order_ ever has: what range operations reckon with
   Mutex resize_mutex_;          // one resize at a time
-  Atomic<std::int64_t> file_bytes_, prefetch_bytes_, bounce_bytes_;
+  Atomic<std::int64_t> file_bytes_;
+  TransientBytes prefetch_bytes_, bounce_bytes_;
+  Atomic<std::int64_t> faded_ns_;   // when those last were
   Atomic<std::uint64_t> resident_;  // pages
   WaitQueue frames_queue_;
   RangeLock turn_;  // FIFO of those who wait for frames; only its holder accumulates
