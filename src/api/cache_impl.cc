@@ -45,6 +45,10 @@ bool is_settled(Mapping& mapping) {
 constexpr unsigned kDefaultDepth = 128;
 constexpr unsigned kRequestsPerDepth = 8;  // submitted and not yet reaped, for each that the device may have
 
+// What takes all the processor time that it is given must not stand in the way of who reads what is hashed, nor of the
+// I/O thread: with the priority of everybody else the disk is idle while it waits for its turn.
+constexpr int kVerityNice = 19;
+
 // Hashing is all that they do.
 unsigned verity_threads() {
   const long processors = sysconf(_SC_NPROCESSORS_ONLN);
@@ -83,7 +87,7 @@ CacheImpl::CacheImpl(const CacheOptions& options)
                           static_cast<PageCache*>(cache)->charge_files(static_cast<std::int64_t>(bytes));
                         },
                     .owner = &cache_}),
-      verity_workers_(verity_threads(), "quire-verity") {}
+      verity_workers_(verity_threads(), "quire-verity", kVerityNice) {}
 
 Result<std::unique_ptr<CacheImpl>> CacheImpl::create(const CacheOptions& options) {
   if (device_in_forked_child()) {

@@ -264,7 +264,10 @@ Result<Filled> fill_range(Mapping& mapping, std::uint64_t first, std::uint64_t l
 Status wait_uptodate(Mapping& mapping, Folio& folio, std::uint64_t page, const CacheContext& context) {
   if (folio.has(kUptodate)) return {};
   mapping.cache.stats.count(Counter::fills_joined);
-  if (mapping.verifier != nullptr) mapping.verifier->help(folio);
+  // Who verifies readahead is left alone for so long: a reader that helped at once would not be there to read on, and
+  // to start the next window, when its folio is good. But verifiers give way to everybody, so they may get nowhere.
+  constexpr std::int64_t kPatience = 2'000'000;  // ns
+  if (mapping.verifier != nullptr && !wait_folio_unlocked(folio, kPatience)) mapping.verifier->help(folio);
   wait_folio_unlocked(folio);
   if (folio.has(kUptodate)) return {};
   // Its fill failed, or nobody has filled it yet: our turn.

@@ -1,6 +1,8 @@
 // The folio lock's slow side. Spins briefly: most holders only copy a page.
 #include "cache/folio.h"
 
+#include "sync/clock.h"
+
 #ifdef QUIRE_LOCK_VALIDATOR
 #include "cache/mapping.h"
 #endif
@@ -13,11 +15,13 @@ namespace {
 
 constexpr int kSpins = spins(100);
 
-void wait_while_locked(Folio& folio) {
+bool wait_while_locked(Folio& folio, std::int64_t timeout_ns = -1) {
   for (int i = 0; i < kSpins; ++i) {
-    if (!folio.has(kLocked)) return;
+    if (!folio.has(kLocked)) return true;
     cpu_relax();
   }
+  const std::int64_t until = timeout_ns < 0 ? 0 : clock_ns(CLOCK_MONOTONIC) + timeout_ns;
+  std::int64_t left = timeout_ns;
   std::uint32_t flags = folio.flags.load(memory_order_acquire);
   while ((flags & kLocked) != 0) {
     // Other bits of the word change under us: then the futex does not sleep, and we look again.
@@ -25,9 +29,13 @@ void wait_while_locked(Folio& folio) {
       if (!folio.flags.compare_exchange(flags, flags | kWaiters, memory_order_acquire, memory_order_acquire)) continue;
       flags |= kWaiters;
     }
-    futex_wait(folio.flags, flags);
+    futex_wait(folio.flags, flags, left);
     flags = folio.flags.load(memory_order_acquire);
+    if (timeout_ns < 0) continue;
+    left = until - clock_ns(CLOCK_MONOTONIC);
+    if (left <= 0) break;
   }
+  return (flags & kLocked) == 0;
 }
 
 }  // namespace
@@ -45,6 +53,6 @@ void lock_folio(Folio& folio) {
 #endif
 }
 
-void wait_folio_unlocked(Folio& folio) { wait_while_locked(folio); }
+bool wait_folio_unlocked(Folio& folio, std::int64_t timeout_ns) { return wait_while_locked(folio, timeout_ns); }
 
 }  // namespace quire

@@ -125,7 +125,9 @@ inline void unlock_folio_async(Folio& folio) {
   const std::uint32_t old = folio.flags.fetch_and(~(kLocked | kWaiters), memory_order_release);
   if ((old & kWaiters) != 0) futex_wake(folio.flags, kWakeAll);
 }
-void wait_folio_unlocked(Folio& folio);  // without taking the lock; the caller holds a reference
+// Without taking the lock; the caller holds a reference. False: it is still locked after so long; less than 0: waits
+// for as long as it takes.
+bool wait_folio_unlocked(Folio& folio, std::int64_t timeout_ns = -1);
 
 // --- changing bytes: locked, uptodate or about to be ---
 

@@ -3,6 +3,8 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <memory>
 #include <system_error>
@@ -31,6 +33,14 @@ Status Thread::start(std::function<void()> body, const char* name) {
   if (errnum != 0) return fail_with(errnum, "cannot start the thread %s", name);
   pthread_setname_np(thread_.native_handle(), name);
   return {};
+}
+
+void Thread::be_nice(int nice) {
+#ifdef QUIRE_SIM
+  if (sim::scheduler != nullptr) return;
+#endif
+  setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()),
+              nice);  // of one thread, on Linux; to be nicer is always allowed
 }
 
 bool Thread::running() const {

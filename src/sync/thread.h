@@ -19,9 +19,10 @@ class Thread {
 
   // name: at most 15 characters. EAGAIN or ENOMEM where there is no thread to be had.
   Status start(std::function<void()> body, const char* name);
-  bool running() const;  // started, and not joined
-  void join();           // waits for its end; nothing if it is not running
-  void forget();         // in a child of fork, where it does not exist: it is the parent's to join
+  bool running() const;           // started, and not joined
+  void join();                    // waits for its end; nothing if it is not running
+  static void be_nice(int nice);  // the calling thread, one of quire's own: 1 to 19, as nice(2)
+  void forget();                  // in a child of fork, where it does not exist: it is the parent's to join
 
  private:
   std::thread thread_;

@@ -12,7 +12,8 @@ constinit LockClass workers_class{"workers"};
 
 }  // namespace
 
-Workers::Workers(unsigned most, const char* name) : most_(most), name_(name), mutex_(workers_class) {
+Workers::Workers(unsigned most, const char* name, int nice)
+    : most_(most), name_(name), nice_(nice), mutex_(workers_class) {
   CHECK(most >= 1);
   CHECK(most <= kMost);
 }
@@ -70,6 +71,7 @@ void Workers::submit(Work& work) {
 }
 
 void Workers::run(Worker& worker) {
+  if (nice_ != 0) Thread::be_nice(nice_);
   for (;;) {
     Work* work;
     {

@@ -28,8 +28,8 @@ class Workers {
  public:
   static constexpr unsigned kMost = 8;
 
-  // At most `most` threads, 1 to kMost. name: at most 15 characters.
-  Workers(unsigned most, const char* name);
+  // At most `most` threads, 1 to kMost. name: at most 15 characters. nice: 0 to 19, for work that others come before.
+  Workers(unsigned most, const char* name, int nice = 0);
   ~Workers() { end(); }
   Workers(const Workers&) = delete;
   Workers& operator=(const Workers&) = delete;
@@ -54,6 +54,7 @@ class Workers {
 
   const unsigned most_;
   const char* const name_;
+  const int nice_;
   Mutex mutex_;
   Work* first_ GUARDED_BY(mutex_) = nullptr;
   Work* last_ GUARDED_BY(mutex_) = nullptr;
