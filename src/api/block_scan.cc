@@ -1,6 +1,7 @@
 // Threads that read and hash. See block_scan.h.
 #include "api/block_scan.h"
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,7 +18,8 @@ namespace {
 
 constinit LockClass scan_class{"block scan"};
 constexpr std::size_t kAlignment = 4096;  // of what is read directly: as much as any host asks for
-constexpr int kShorter = EBUSY;           // of a read that ended early
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+constexpr int kShorter = EBUSY;  // of a read that ended early
 
 std::uint64_t block_count(std::uint64_t bytes, std::uint32_t block_size) {
   return round_up(bytes, block_size) / block_size;
@@ -27,7 +29,12 @@ std::uint64_t block_count(std::uint64_t bytes, std::uint32_t block_size) {
 
 BlockScan::BlockScan(const HostDescriptors& files, std::uint64_t size, const verity::BlockHasher& hasher,
                      bool past_errors)
-    : files_(files), size_(size), prototype_(hasher), past_errors_(past_errors), mutex_(scan_class) {}
+    : files_(files),
+      size_(size),
+      prototype_(hasher),
+      past_errors_(past_errors),
+      buffers_(nullptr, &std::free),
+      mutex_(scan_class) {}
 
 BlockScan::~BlockScan() {
   {
@@ -38,9 +45,9 @@ BlockScan::~BlockScan() {
   for (Reader& reader : readers_) reader.thread.join();
 }
 
-// More threads than processors: some of them wait for the device while the others hash.
+// More threads than processors: most of them wait for the device while the others hash.
 Status BlockScan::start() {
-  const unsigned wanted = std::clamp(2 * std::thread::hardware_concurrency(), 4U, kMostThreads);
+  const unsigned wanted = std::clamp(4 * std::thread::hardware_concurrency(), 4U, kMostThreads);
   const std::uint64_t pieces = round_up(size_, kPieceBytes) / kPieceBytes;
   const auto threads = static_cast<unsigned>(std::min<std::uint64_t>(wanted, pieces));
   slot_count_ = 2 * threads;
@@ -53,10 +60,11 @@ Status BlockScan::start() {
   } catch (const std::bad_alloc&) {
     return fail_with(ENOMEM, "no memory to hash the file");
   }
+  QUIRE_TRY(allocate(threads));
   unsigned started = 0;
   int errnum = 0;
   for (Reader& reader : std::span(readers_).first(threads)) {
-    Status done = prepare(reader);
+    Status done = prepare(reader, started);
     if (done.ok()) done = reader.thread.start([this, &reader] { run(reader); }, "quire-scan");
     if (!done.ok()) {
       errnum = done.errnum();
@@ -69,12 +77,21 @@ Status BlockScan::start() {
   return {};
 }
 
-Status BlockScan::prepare(Reader& reader) {
+// In huge pages, where there are any: a device is asked for one range instead of 128, which costs a third of its rate.
+Status BlockScan::allocate(unsigned threads) {
+  const std::size_t bytes = threads * kPieceBytes;
+  const std::size_t alignment = bytes < kHugePage ? kAlignment : kHugePage;
+  buffers_.reset(static_cast<char*>(std::aligned_alloc(alignment, round_up(bytes, alignment))));
+  if (buffers_ == nullptr) return fail_with(ENOMEM, "no memory to hash the file");
+  if (alignment == kHugePage) madvise(buffers_.get(), round_up(bytes, alignment), MADV_HUGEPAGE);
+  return {};
+}
+
+Status BlockScan::prepare(Reader& reader, std::size_t number) {
   auto hasher = prototype_.clone();
   QUIRE_TRY(hasher);
   reader.hasher = hasher.take();
-  reader.buffer = {static_cast<char*>(std::aligned_alloc(kAlignment, kPieceBytes)), &std::free};
-  if (reader.buffer == nullptr) return fail(ENOMEM);
+  reader.buffer = buffers_.get() + number * kPieceBytes;
   return {};
 }
 
@@ -136,7 +153,7 @@ void BlockScan::begin_piece_locked(Slot& slot) {
 void BlockScan::fill(Slot& slot, Reader& reader) {
   Piece& piece = slot.piece;
   const std::size_t length = static_cast<std::size_t>(piece.length);
-  char* const data = reader.buffer.get();
+  char* const data = reader.buffer;
   slot.errnum = read(piece.offset, length, data);
   slot.failed_at = piece.offset;
   if (slot.errnum != 0 && slot.errnum != kShorter && past_errors_) read_blocks(slot, data);

@@ -71,10 +71,11 @@ class BlockScan {
   struct Reader {
     Thread thread;
     verity::BlockHasher hasher;
-    std::unique_ptr<char, void (*)(void*)> buffer{nullptr, nullptr};
+    char* buffer = nullptr;  // kPieceBytes of buffers_
   };
 
-  Status prepare(Reader& reader);
+  Status allocate(unsigned threads);
+  Status prepare(Reader& reader, std::size_t number);
   void run(Reader& reader);
   Slot* claim();
   void begin_piece_locked(Slot& slot) REQUIRES(mutex_);
@@ -87,6 +88,7 @@ class BlockScan {
   const verity::BlockHasher& prototype_;
   const bool past_errors_;
 
+  std::unique_ptr<char, void (*)(void*)> buffers_;  // the readers', before them
   std::array<Reader, kMostThreads> readers_;
   std::array<Slot, kMostSlots> slots_;
   unsigned slot_count_ = 0;
