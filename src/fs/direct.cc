@@ -16,14 +16,6 @@ namespace {
 
 constexpr int kMaxTurns = 3;  // a write that finds other folios each time goes through the cache
 
-bool any_folio(Mapping& mapping, std::uint64_t page, std::uint64_t last) {
-  if (has_defect(Defect::direct_ignores_folios)) return false;
-  Folio* const folio = next_folio(mapping, page, last);
-  if (folio == nullptr) return false;
-  mapping.cache.put_folio(*folio);
-  return true;
-}
-
 bool is_aligned_memory(const char* memory, std::uint64_t sector) {
   return is_aligned(reinterpret_cast<std::uintptr_t>(memory), sector);
 }

@@ -85,6 +85,8 @@ struct DirectExtent {
   bool within(const DirectExtent& locked) const { return locked.low <= low && high <= locked.high; }
 };
 Result<DirectExtent> direct_extent(Mapping& mapping, std::uint64_t offset, std::uint64_t end);
+// Is there any on these pages just now?
+bool any_folio(Mapping& mapping, std::uint64_t page, std::uint64_t last);
 
 // The locks of one direct operation and its requests to the device. On the stack of a call that waits, or part of an
 // asynchronous request, whose completion then owns it (detach).
