@@ -4,6 +4,9 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -203,6 +206,39 @@ TEST_P(Async, EventFdIsReadableWhileThereIsSomethingToReap) {
   }
   EXPECT_FALSE(readable(fd));
   EXPECT_TRUE(std::all_of(told.begin(), told.end(), [](const Told& one) { return one.result == 4096; }));
+}
+
+// One thread waits in reap and is then held up by a callback; another, which polls, is told of what is left.
+TEST_P(Async, EventFdTellsWhileACallbackTakesItsTime) {
+  const FilePtr direct = open_file(cache_, path_, O_RDWR | O_DIRECT);
+  std::unique_ptr<char, void (*)(void*)> block(static_cast<char*>(std::aligned_alloc(4096, 4096)), &std::free);
+  Told first;
+  ASSERT_EQ(quire_submit_pread(direct.get(), block.get(), 4096, 0, &Told::tell, &first),
+            0);  // who reaps may wait for it
+  ASSERT_EQ(reap(1, 1), 1);
+  const int fd = quire_eventfd(cache_.get());
+  ASSERT_GE(fd, 0);
+  for (int round = 0; round < 20; ++round) {
+    struct Slow {
+      int fd;
+      int polled = -1;
+      static void told(void* argument, ssize_t) {
+        Slow& mine = *static_cast<Slow*>(argument);
+        pollfd readable{mine.fd, POLLIN, 0};
+        mine.polled = poll(&readable, 1, mine.fd < 0 ? 0 : 10'000);
+      }
+    };
+    Slow slow[2] = {{fd}, {fd}};
+    std::thread reaper([&] {
+      while (reap(1, 1) == 0) std::this_thread::yield();  // until something is outstanding
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(round % 3));
+    for (Slow& one : slow) ASSERT_EQ(quire_submit_fsync(file_.get(), &Slow::told, &one), 0);
+    reaper.join();
+    EXPECT_EQ(slow[0].polled + slow[1].polled, 0) << "one of them ran, and saw the other";
+    slow[0].fd = slow[1].fd = -1;
+    ASSERT_EQ(reap(1, 1), 1);
+  }
 }
 
 // Closing waits for the requests, not for who reaps; their results stay.

@@ -20,8 +20,7 @@ constexpr std::int64_t kPatience = 10'000'000;  // ns in the kernel before the s
 constexpr unsigned kQuietTicks = 100;           // with nothing in flight, before it falls asleep
 constexpr unsigned kEventsAtOnce = 64;
 
-// What the kernel maps at the context's address for those who look before they call. Version 1 of it, as libaio and
-// QEMU read it; with another they would call, as we do.
+// What the kernel maps at the context's address for those who look before they call, as libaio and QEMU do.
 struct Head {
   std::uint32_t id, slots;
   Atomic<std::uint32_t> first, end;  // collected up to, ended up to
@@ -50,6 +49,8 @@ int AioQueue::open(unsigned depth, int event_fd) {
     guard.add(interrupt_, fd);
   }
   if (const int errnum = error_of(syscall(SYS_io_setup, depth, &context_)); errnum != 0) return errnum;
+  const auto* const head = reinterpret_cast<const Head*>(context_);
+  if (head->magic != kMagic || head->incompatible != 0) return ENOSYS;  // whoever looks there would call all the time
   return thread_.start([this] { stand_in(); }, "quire-aio").errnum();
 }
 
@@ -100,7 +101,6 @@ bool AioQueue::submit(Request& request) {
 bool AioQueue::anything() const {
   if (in_flight_.load(memory_order_relaxed) == 0) return false;
   auto* const head = reinterpret_cast<Head*>(context_);
-  if (head->magic != kMagic || head->incompatible != 0) return true;
   return head->first.load(memory_order_relaxed) != head->end.load(memory_order_acquire);
 }
 
@@ -125,7 +125,9 @@ unsigned AioQueue::take(unsigned at_least, std::int64_t timeout_ns) {
 
 void AioQueue::ended(const io_event& event) {
   auto& request = *reinterpret_cast<Request*>(event.data);
-  const TransferState after = transfer_stepped(request, event.res);
+  // A device that cannot tell whether it would wait says that it cannot do it; the I/O thread does not ask.
+  const std::int64_t rc = event.res == -EOPNOTSUPP ? -EAGAIN : event.res;
+  const TransferState after = transfer_stepped(request, rc);
   in_flight_.fetch_sub(1, memory_order_acq_rel);
   if (after == TransferState::done) return request.done(request);  // which may free it
   request.next = nullptr;
@@ -135,7 +137,10 @@ void AioQueue::ended(const io_event& event) {
 void AioQueue::wait() {
   waiting_.store(true, memory_order_relaxed);
   pollfd fds[] = {{event_fd_, POLLIN, 0}, {interrupt_.fd(), POLLIN, 0}};
-  static_cast<void>(poll(fds, 2, -1));  // or EINTR
+  if (poll(fds, 2, -1) < 0 && errno != EINTR) {  // a limit of less than two descriptors; of memory
+    const timespec pause{0, kTick};
+    nanosleep(&pause, nullptr);
+  }
   waiting_.store(false, memory_order_relaxed);
   std::uint64_t count;
   if ((fds[1].revents & POLLIN) != 0) static_cast<void>(!read(interrupt_.fd(), &count, sizeof count));

@@ -189,11 +189,15 @@ AsyncRequest* AsyncEngine::take_ready(bool* is_done) {
   return request != nullptr ? request : runnable_.pop();
 }
 
-bool AsyncEngine::anything_ready() {
-  const AioQueue* const queue = aio_.load(memory_order_acquire);
-  if (queue != nullptr && queue->anything()) return true;
+bool AsyncEngine::anything_listed() {
   MutexLock lock(mutex_);
   return done_.first != nullptr || runnable_.first != nullptr;
+}
+
+// In a list, or ended at the device and not yet there.
+bool AsyncEngine::anything_ready() {
+  const AioQueue* const queue = aio_.load(memory_order_acquire);
+  return (queue != nullptr && queue->anything()) || anything_listed();
 }
 
 // What went to the device and has ended there becomes done. False: nothing did.
@@ -215,11 +219,13 @@ void AsyncEngine::wait(std::uint32_t ticket) {
     ready_.wait(ticket);
     return;
   }
-  if (!ready_.is_stale(ticket)) queue->wait();
+  if (!ready_.is_stale(ticket) && !anything_ready()) queue->wait();
   clear_event();
+  // Others may wait for it, and a callback of ours take its time. What ended at the device signals it as it is listed.
+  if (anything_listed()) signal_event();
   polling_.store(false, memory_order_release);
   ready_.cancel();
-  wake();
+  ready_.wake_all();
 }
 
 // Of who does not reap: others see to what is on the device.
@@ -264,6 +270,7 @@ unsigned AsyncEngine::reap(unsigned min, unsigned max) {
       if (is_done || run_at_once(*request)) {
         deliver(request);
         ++ran;
+        if (device_in_forked_child()) return ran;  // forked in the callback
       } else {
         queue(*request);
       }

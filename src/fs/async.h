@@ -28,9 +28,11 @@
 //   touches it                                           list; from the push on only the engine is touched, which
 //                                                        outlives its workers, and a fill's end by drain_ahead
 //   the eventfd swallows a push or an end                a reap reads it at its end, and when it waited there; only
-//                                                        then it looks; and writes it again if it leaves something
+//                                                        then it looks; and writes it again if it leaves something,
+//                                                        or calls back before it has looked at all
 //   two reapers wait at the eventfd, one reads it        one at a time waits there (polling_), the others for it
-//   a wake-up as one is about to wait there              it says so, then looks whether its ticket is stale (O4)
+//   a wake-up, or an end whose ring another has read,    it says so, then looks whether its ticket is stale (O4), and
+//   as one is about to wait there                        at what has ended
 //   nobody reaps while close() waits                     it urges the stand-in
 // Locks: its own, a leaf. Callbacks run with nothing held.
 #pragma once
@@ -128,6 +130,7 @@ class AsyncEngine {
   void settle(AsyncRequest& request, const Result<std::size_t>& result);
   void make_ready(AsyncRequest& request, Ready as) EXCLUDES(mutex_);
   AsyncRequest* take_ready(bool* is_done);
+  bool anything_listed();
   bool anything_ready();
   void deliver(AsyncRequest* request);
   void queue_runnable();

@@ -242,6 +242,7 @@ void AsyncEngine::settle_direct(AsyncRequest& request) {
   io.unlock();
   request.direct.reset();
   if (errnum == 0 || (is_read && good > request.offset)) {
+    clear_cause();  // of what came short: this may be the program's thread
     complete(request, is_read ? good - request.offset : request.count);
   } else {
     complete(request, fail(errnum));

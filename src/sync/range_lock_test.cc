@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -111,10 +112,12 @@ void run_model(const RangeModes& modes, unsigned mode_count) {
   constexpr int kThreads = 4, kTurns = 3'000;
   RangeLock lock(test_class, modes, 1);
   Ledger ledger(modes);
+  std::atomic<int> started{0};  // each is done in a millisecond: they would come one after the other
   std::vector<std::thread> threads;
   for (std::uint64_t t = 0; t < kThreads; ++t) {
     threads.emplace_back([&, t] {
       Random random(100 + t);
+      for (++started; started.load() < kThreads;) std::this_thread::yield();
       for (int i = 0; i < kTurns; ++i) {
         const Hold hold = random_hold(random, 32, mode_count);
         RangeGuard guard(lock);
