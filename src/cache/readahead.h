@@ -1,6 +1,7 @@
 // Readahead windows. A handle follows a few sequential streams at once; each has a window, which starts small on the
 // second sequential miss, doubles each time its reader meets the mark that it carries, and is read by quire's own
-// thread: the mark lies on the window's first page, so the next window is on its way while this one is still unread.
+// thread: the mark lies on the window's first page, so the next window is on its way while this one is still unread (of
+// a verified file the next two).
 //
 //   miss anywhere --> candidate (a page number) --miss right there--> stream --its mark is read--> next window, twice
 //

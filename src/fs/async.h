@@ -10,10 +10,10 @@
 // No request holds a lock across time that the program decides: a direct one (direct.h) has its locks from submission
 // to the device's completion, detached, and gives them up soon after, whoever reaps or does not: its end is collected
 // (device/aio_queue.h) by who reaps, before it looks for anything to reap, or by the queue's stand-in. Where the kernel
-// has no such I/O, or would have to wait, the I/O thread sends it and gives up its locks. A read whose
-// pages are absent has them filled as readahead fills, by the I/O thread, and is then run by whoever reaps, as the read
-// that it is, without waiting: only that counts for R1. Whatever is not to be had at once (a lock, frames, a page that
-// another fill is bringing, the dirty limit) is waited for by a worker (sync/workers.h), which runs the ordinary call.
+// has no such I/O, or would have to wait, the I/O thread sends it and gives up its locks. A read whose pages are absent
+// has them filled as readahead fills, by the I/O thread, and is then run by whoever reaps, as the read that it is,
+// without waiting: only that counts for R1. Whatever is not to be had at once (a lock, frames, a page that another fill
+// is bringing, the dirty limit) is waited for by a worker (sync/workers.h), which runs the ordinary call.
 //
 // Who owns a request: its submitter until it is handed on; while it is filling, the fill; in a list, the list's mutex;
 // then whoever took it from there. One owner at a time, so its fields are plain.

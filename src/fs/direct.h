@@ -78,7 +78,7 @@ class PrivateMemory {
 };
 
 // What a direct write of [offset, end) has to lock and to write: more than that where a block at an edge holds nothing
-// yet. As of now: good for as long as the locks over it are held.
+// yet, and all of a stretch around it that is unwritten. As of now: good for as long as the locks over it are held.
 struct DirectExtent {
   bool cached;  // it has to go through the cache
   std::uint64_t low, high;

@@ -12,9 +12,8 @@
 //   no frame for it, or there in part only --> apart (private memory, read and verified for this window alone)
 // A window keeps a reference to every unit that it needs from before its reads are sent, so none has to be read again.
 //
-// Fills that nobody waits for in line are run by workers, by readers that would else sleep, or, if they are small, by
-// the I/O thread that has just completed them (verity_queue.h).
-// Races, and what closes each:
+// Fills that nobody waits for in line are run by workers, by readers that have waited for a while, or, if they are
+// small, by the I/O thread that has just completed them (verity_queue.h). Races, and what closes each:
 //   two windows each have hashes that the other needs    each settles its own in the sidecar's order, unlocks each at
 //                                                        once, and only then waits for the next that is others'
 //   a worker waits for what is queued behind it          workers do not wait: such a fill is set aside until hashes of
