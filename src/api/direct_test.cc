@@ -184,6 +184,31 @@ TEST_P(DirectIo, ManyInFlightFromOneThread) {
   }
 }
 
+// The first write into a stretch of unwritten blocks has all of it written; what comes next to it finds it done.
+TEST_P(DirectIo, AnUnwrittenStretchIsWrittenAtOnce) {
+  constexpr std::size_t kStretch = 32 * 1024, kSector = 512, kAll = 8 * kStretch;
+  const std::string path = dir_ / "unwritten";
+  host_write(path, "");
+  {
+    Fd fd(path, O_RDWR);
+    if (::fallocate(fd, 0, 0, kAll) != 0) GTEST_SKIP() << "this host allocates nothing ahead";
+  }
+  const FilePtr file = open_file(cache_, path, O_RDWR | O_DIRECT);
+  Aligned sector(4096);
+  std::string wanted(kAll, '\0');
+  for (std::size_t at = 3 * kStretch; at < 4 * kStretch; at += kSector) {
+    const std::string bytes = named_bytes(5, at, kSector);
+    std::memcpy(sector.data, bytes.data(), kSector);
+    ASSERT_EQ(quire_pwrite(file.get(), sector.data, kSector, static_cast<off_t>(at)), ssize_t{kSector});
+    wanted.replace(at, kSector, bytes);
+  }
+  EXPECT_LE(stat_of(cache_, "direct_grown"), 1U);
+  std::string got(kAll, '?');
+  ASSERT_EQ(quire_pread(file.get(), got.data(), kAll, 0), ssize_t{kAll});
+  EXPECT_TRUE(same_bytes(got, wanted));
+  EXPECT_EQ(quire_fsync(file.get()), 0);
+}
+
 // Nobody reaps: the locks of what is submitted go all the same.
 TEST_P(DirectIo, SubmittedWritesEndWhoeverReaps) {
   constexpr std::size_t kBlock = 64 * 1024;

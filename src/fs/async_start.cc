@@ -151,15 +151,15 @@ bool AsyncEngine::plan_direct(AsyncRequest& request) {
   if (backing.direct_alignment() == 0 || request.count > cache_.max_operation_bytes()) return false;
   if (!is_read && (file.append || file.data_sync || file.full_sync)) return false;
   const std::uint64_t end = request.offset + request.count;
-  const auto extent_now = [&] {
+  const auto extent_now = [&](const DirectExtent* held) {
     if (is_read) return DirectExtent{false, request.offset, end};
-    const auto extent = direct_extent(mapping, request.offset, end);
+    const auto extent = direct_extent(mapping, request.offset, end, held);
     if (extent.ok()) return extent.value();
     clear_cause();
     return DirectExtent{true, request.offset, end};
   };
   DirectExtent& extent = request.extent;
-  extent = extent_now();
+  extent = extent_now(nullptr);
   if (extent.cached) return false;
   DirectIo& io = request.direct.emplace(*file.inode);
   const Status locked = is_read ? io.lock_to_read(extent.low, extent.high - extent.low, false)
@@ -176,7 +176,7 @@ bool AsyncEngine::plan_direct(AsyncRequest& request) {
   // Inside what the backing has: the end of the file, and growth, are for who may wait.
   if (extent.high > std::min(mapping.size.load(memory_order_acquire), backing.size())) return give_up();
   const DirectExtent held = extent;
-  extent = extent_now();
+  extent = extent_now(&held);
   if (extent.cached || !extent.within(held) || io.resident(extent.low, extent.high)) return give_up();
   char* from_or_to = static_cast<char*>(request.buffer);
   if (extent.low != request.offset || extent.high != end) {

@@ -265,10 +265,10 @@ Result<DirectWritten> write_direct(OpenFile& file, UserBuffer& from, std::uint64
     if (at > limit || count > limit - at) {
       return fail_with(EFBIG, "the write would end past the largest offset that this file can have");
     }
-    const auto now = direct_extent(mapping, at, at + count);
+    const DirectExtent held = grows ? locked : DirectExtent{false, at, at + count};
+    const auto now = direct_extent(mapping, at, at + count, &held);
     QUIRE_TRY(now);
     const DirectExtent extent = has_defect(Defect::direct_not_decided_again) ? locked : now.value();
-    const DirectExtent held = grows ? locked : DirectExtent{false, at, at + count};
     const bool is_held = extent.within(held) || has_defect(Defect::direct_range_not_grown);
     if (extent.cached || !is_held || io.resident(extent.low, extent.high)) {
       mapping.cache.stats.count(Counter::direct_retries);

@@ -84,7 +84,9 @@ struct DirectExtent {
   std::uint64_t low, high;
   bool within(const DirectExtent& locked) const { return locked.low <= low && high <= locked.high; }
 };
-Result<DirectExtent> direct_extent(Mapping& mapping, std::uint64_t offset, std::uint64_t end);
+// held: what is locked; where less than a stretch is, it asks for none.
+Result<DirectExtent> direct_extent(Mapping& mapping, std::uint64_t offset, std::uint64_t end,
+                                   const DirectExtent* held = nullptr);
 // Is there any on these pages just now?
 bool any_folio(Mapping& mapping, std::uint64_t page, std::uint64_t last);
 

@@ -92,7 +92,8 @@ Result<bool> is_all_unwritten(Mapping& mapping, std::uint64_t start) {
 
 }  // namespace
 
-Result<DirectExtent> direct_extent(Mapping& mapping, std::uint64_t offset, std::uint64_t end) {
+Result<DirectExtent> direct_extent(Mapping& mapping, std::uint64_t offset, std::uint64_t end,
+                                   const DirectExtent* held) {
   Backing& backing = *mapping.backing;
   const std::uint64_t block = whole_block_of(backing);
   DirectExtent extent{false, offset, end};
@@ -115,13 +116,11 @@ Result<DirectExtent> direct_extent(Mapping& mapping, std::uint64_t offset, std::
   if (extent.cached || (extent.low == offset && extent.high == end) || extent.high > around + kZeroedTogether) {
     return extent;
   }
+  const DirectExtent stretch{false, around, around + kZeroedTogether};
+  if (held != nullptr && !stretch.within(*held)) return extent;
   const auto together = is_all_unwritten(mapping, around);
   QUIRE_TRY(together);
-  if (together.value()) {
-    extent.low = around;
-    extent.high = around + kZeroedTogether;
-  }
-  return extent;
+  return together.value() ? stretch : extent;
 }
 
 Status DirectIo::lock_to_read(std::uint64_t offset, std::size_t count, bool wait) {
