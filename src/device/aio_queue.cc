@@ -125,10 +125,10 @@ unsigned AioQueue::take(unsigned at_least, std::int64_t timeout_ns) {
 
 void AioQueue::ended(const io_event& event) {
   auto& request = *reinterpret_cast<Request*>(event.data);
+  in_flight_.fetch_sub(1, memory_order_acq_rel);  // first: from here on we see the request as its submitter left it
   // A device that cannot tell whether it would wait says that it cannot do it; the I/O thread does not ask.
   const std::int64_t rc = event.res == -EOPNOTSUPP ? -EAGAIN : event.res;
   const TransferState after = transfer_stepped(request, rc);
-  in_flight_.fetch_sub(1, memory_order_acq_rel);
   if (after == TransferState::done) return request.done(request);  // which may free it
   request.next = nullptr;
   io_thread_.submit(&request, &request);
