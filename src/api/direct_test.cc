@@ -297,9 +297,6 @@ TEST_P(DirectIo, SeveralReapWhatTheDeviceEnds) {
   }
   for (std::thread& reaper : reapers) reaper.join();
   EXPECT_EQ(reaped.load() + quire_reap(cache_.get(), 0, 1000), kChains * kLinks);
-  if (GetParam() == 0 && stat_of(cache_, "direct_reads") != 0 && stat_of(cache_, "engine_fallbacks") == 0) {
-    EXPECT_GT(stat_of(cache_, "aio_requests"), 0U);
-  }
 }
 
 // Direct writers, buffered readers, direct readers and evictions of the same blocks: each block is one writer's.
