@@ -38,7 +38,7 @@ class AioQueue {
  public:
   // io_thread: for what cannot end here; outlives the queue, as stats does.
   AioQueue(IoThread& io_thread, IoStats& stats) : io_thread_(io_thread), stats_(stats) {}
-  ~AioQueue();  // nothing is in flight
+  ~AioQueue();  // nothing is in flight, and no call under way: who submits may outlast what it sent
   AioQueue(const AioQueue&) = delete;
   AioQueue& operator=(const AioQueue&) = delete;
 

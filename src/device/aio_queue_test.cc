@@ -5,8 +5,11 @@
 #include <sys/eventfd.h>
 
 #include <chrono>
+#include <cstring>
 #include <deque>
+#include <memory>
 #include <thread>
+#include <vector>
 
 #include "device/device_test_util.h"
 #include "device/file_device.h"
@@ -14,15 +17,19 @@
 namespace quire {
 namespace {
 
-using testing_support::Buffer;
-using testing_support::Completions;
-using testing_support::fill_pattern;
-using testing_support::Io;
-using testing_support::pattern_byte;
-using testing_support::run;
-using testing_support::TempFile;
+using namespace testing_support;
 
 constexpr std::uint64_t kBlocks = 64;
+
+struct Block {
+  Io io;
+  Buffer buffer{kPageSize};
+  Request& aim(IoOp op, std::uint64_t offset) {
+    io.vectors = {{buffer.data(), kPageSize / 2}, {buffer.data() + kPageSize / 2, kPageSize / 2}};
+    io.aim(op, offset);
+    return io.request;
+  }
+};
 
 class AioQueueTest : public ::testing::Test {
  protected:
@@ -60,6 +67,13 @@ class AioQueueTest : public ::testing::Test {
     Request* const batch[] = {&request};
     device_->submit_to_collect(*queue_, batch);
   }
+  void submit_reads(std::deque<Block>& blocks, Completions& completions) {  // block i from page i
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+      Request& request = blocks[i].aim(IoOp::read, i * kPageSize);
+      completions.attach(request);
+      submit(request);
+    }
+  }
 
   IoStats stats_;
   TempFile file_;
@@ -69,25 +83,11 @@ class AioQueueTest : public ::testing::Test {
   std::unique_ptr<AioQueue> queue_;
 };
 
-struct Block {
-  Io io;
-  Buffer buffer{kPageSize};
-  Request& aim(IoOp op, std::uint64_t offset) {
-    io.vectors = {{buffer.data(), kPageSize / 2}, {buffer.data() + kPageSize / 2, kPageSize / 2}};
-    io.aim(op, offset);
-    return io.request;
-  }
-};
-
 TEST_F(AioQueueTest, WhoWaitsEndsThem) {
   open(32);
   std::deque<Block> blocks(32);
   Completions completions(32);
-  for (std::size_t i = 0; i < 32; ++i) {
-    Request& request = blocks[i].aim(IoOp::read, i * kPageSize);
-    completions.attach(request);
-    submit(request);
-  }
+  submit_reads(blocks, completions);
   EXPECT_GT(taken(), 0U);
   while (IoStats::get(stats_.read_requests) < taken()) {  // not those that the I/O thread ends, which ring nothing
     if (!queue_->anything()) queue_->interrupt();         // the stand-in may have the last
@@ -111,11 +111,7 @@ TEST_F(AioQueueTest, TheStandInEndsWhatNobodyCollects) {
     std::this_thread::sleep_for(std::chrono::milliseconds(pause));
     std::deque<Block> blocks(4);
     Completions completions(4);
-    for (std::size_t i = 0; i < 4; ++i) {
-      Request& request = blocks[i].aim(IoOp::read, i * kPageSize);
-      completions.attach(request);
-      submit(request);
-    }
+    submit_reads(blocks, completions);
     completions.wait();
     for (std::size_t i = 0; i < 4; ++i) EXPECT_TRUE(is_pattern(blocks[i].buffer, i * kPageSize));
   }
@@ -208,6 +204,7 @@ struct Chain {
   FileDevice* device = nullptr;
   AioQueue* queue = nullptr;
   Completions* completions = nullptr;
+  Atomic<unsigned>* submitting = nullptr;  // calls: another thread may have ended what one has just sent
   std::uint64_t at = 0;
   int left = 100, wrong = 0;
 
@@ -216,7 +213,10 @@ struct Chain {
     request.context = this;
     request.done = [](Request& done) { static_cast<Chain*>(done.context)->ended(done); };
     Request* const batch[] = {&request};
+    Atomic<unsigned>& calls = *submitting;
+    calls.fetch_add(1, memory_order_relaxed);
     device->submit_to_collect(*queue, batch);
+    calls.fetch_sub(1, memory_order_release);
   }
   void ended(const Request& done) {
     if (done.result != std::int64_t{kPageSize}) ++wrong;
@@ -231,6 +231,7 @@ TEST_F(AioQueueTest, SeveralCollectWhatCallbacksSubmit) {
   open(16);
   constexpr std::uint32_t kChains = 24;
   Completions completions(kChains);
+  Atomic<unsigned> submitting;
   std::deque<Chain> chains(kChains);
   std::vector<std::thread> collectors;
   for (int t = 0; t < 2; ++t) {
@@ -243,11 +244,13 @@ TEST_F(AioQueueTest, SeveralCollectWhatCallbacksSubmit) {
     chain.device = device_.get();
     chain.queue = queue_.get();
     chain.completions = &completions;
+    chain.submitting = &submitting;
     chain.at = kPageSize * at++;
     chain.go(IoOp::read);
   }
   completions.wait();
   for (std::thread& collector : collectors) collector.join();
+  while (submitting.load(memory_order_acquire) != 0) std::this_thread::yield();  // the I/O thread, before they go
   for (const Chain& chain : chains) EXPECT_EQ(chain.wrong, 0);
   EXPECT_GT(taken(), 0U);
 }
