@@ -3,9 +3,14 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <memory>
+#include <vector>
+
 #include "base/random.h"
 #include "cache/buffered_read.h"
 #include "cache/cache_for_test.h"
+#include "cache/verifier.h"
 #include "ram/ram_disk_for_test.h"
 
 namespace quire {
@@ -269,6 +274,47 @@ TEST_F(Readahead, ErrorsAheadAreNotTheReaders) {
   disk.heal();
   read(6);
   drain_ahead(m());
+}
+
+// Finds everything good, at once.
+struct AllGood final : FillVerifier {
+  struct Check final : FillCheck {
+    void detach_locks() override {}
+    bool has_reads() const override { return false; }
+    void send(void (*)(void*), void*) override {}
+    bool verify(FillBatch&, bool) override { return true; }
+    bool good(std::size_t) const override { return true; }
+    int errnum() const override { return 0; }
+  };
+  unsigned unit_pages() const override { return 1; }
+  Result<std::unique_ptr<FillCheck>> begin(FillBatch&) override {
+    return std::unique_ptr<FillCheck>(std::make_unique<Check>());
+  }
+  void run_later(PendingFill& fill, std::size_t) override { EXPECT_TRUE(fill.try_to_end()); }
+  void help(const Folio&) override {}
+};
+
+// Of a file that is verified two windows are on their way while one is read, and no more: the device reads on while
+// there is hashing to be done. They are half as large here, where they do not reach their limit.
+TEST_F(Readahead, TwoWindowsAreOnTheirWayWhereBytesAreVerified) {
+  constexpr std::uint64_t kPages = 2000;
+  disk.put(*backing, 0, words(kPages * kPageSize, 2, 1, 0), UINT64_MAX);
+  AllGood verifier;
+  m().verifier = &verifier;
+  const std::uint64_t window = cache.cache.frames() / 32;
+  std::uint64_t least = UINT64_MAX, most = 0;  // pages ahead of the reader
+  for (std::uint64_t page = 0; page < kPages; ++page) {
+    read(page);
+    const std::uint64_t next = state.streams[0].next.load(memory_order_relaxed);
+    if (page < kPages / 2 || next >= kPages) continue;
+    least = std::min(least, next - page);
+    most = std::max(most, next - page);
+  }
+  EXPECT_GE(least, 2 * window);
+  EXPECT_LE(most, 3 * window);
+  EXPECT_LE(cache.sum(Counter::miss_absent), 8U);
+  drain_ahead(m());
+  test.reset();  // before its verifier
 }
 
 }  // namespace

@@ -495,29 +495,5 @@ TEST(VerityWindows, HashesGoAlongWithTheData) {
 #endif
 }
 
-// Two windows are on their way while one is read, and no more: the disk reads on while there is hashing to be done.
-TEST(VerityWindows, TwoAreOnTheirWay) {
-  TestCache cache(4096);
-  constexpr std::size_t kPages = 2000;
-  const auto content = noise(kPages * kPageSize);
-  VerityFile wanted(cache.cache, content, blocks_of(4096));
-  const ReadaheadState& state = wanted.file().handle().readahead;
-  std::vector<char> bytes(kPageSize);
-  std::uint64_t least = UINT64_MAX, most = 0;  // windows ahead of the reader, in pages
-  for (std::uint64_t page = 0; page < kPages; ++page) {
-    ASSERT_EQ(wanted.file().read(bytes.data(), kPageSize, page * kPageSize), ssize_t{kPageSize});
-    ASSERT_TRUE(
-        std::equal(bytes.begin(), bytes.end(), content.begin() + static_cast<std::ptrdiff_t>(page * kPageSize)));
-    const std::uint64_t next = state.streams[0].next.load(memory_order_relaxed);
-    if (page < kPages / 2 || next >= kPages) continue;
-    least = std::min(least, next - page);
-    most = std::max(most, next - page);
-  }
-  const std::uint64_t window = cache.cache.frames() / 32;
-  EXPECT_GE(least, 2 * window);
-  EXPECT_LE(most, 3 * window);
-  EXPECT_LE(counted(cache, Counter::miss_absent), 8U);
-}
-
 }  // namespace
 }  // namespace quire
