@@ -1,6 +1,7 @@
 // Memory that comes and goes with single pieces of work (fills in flight, private buffers). What it came to of late
 // counts for longer than it is there: else frames would be given back to the host for each piece of work, and be made
-// anew after it. Thread safety: every call from any thread; races make it forget early, at most.  Locks: none.
+// anew after it. Thread safety: every call from any thread; races make it forget early, at most, but never what is
+// there.  Locks: none.
 #pragma once
 
 #include <algorithm>
@@ -19,7 +20,8 @@ class TransientBytes {
     }
   }
   std::int64_t now() const { return now_.load(memory_order_relaxed); }
-  std::int64_t of_late() const { return most_.load(memory_order_relaxed); }
+  // Not less than now(): fade() may have overwritten what was added beside it.
+  std::int64_t of_late() const { return std::max(now(), most_.load(memory_order_relaxed)); }
   // Now and then: half of what was not wanted since counts no more.
   void fade() {
     const std::int64_t now = now_.load(memory_order_relaxed);
