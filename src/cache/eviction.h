@@ -11,6 +11,7 @@
 //                        v                                                      v
 //        tail, hot within its share: evicted                     tail, hot over its share: to front if found used
 //                                                                since it came or was spared; else evicted
+//   at either tail, read ahead and not yet accessed: to front once
 //
 // From LIRS (Jiang and Zhang, SIGMETRICS 2002): a page comes to be hot by a reuse distance smaller than the time for
 // which hot's coldest has been left alone; by being hit soon after it came only while frames of hot are nobody's yet;
@@ -20,6 +21,8 @@
 // bits it finds, so that last accesses are known to a fraction of a turn. Everything below rests on that. Where many
 // bits are found at once and then few (a stream begins; who reads the hot pages misses some, and is slow), hot's tail
 // is pages whose bits were cleared a moment before: hence it spares once what was ever found used.
+// And what a stream has read ahead is younger than the bits that were found: the bits of all that it has read already,
+// found at once, would leave the pages that it is about to read as the coldest; hence those are spared once, too.
 //
 // What is adaptive is cold's share of the frames. With next to none this is LIRS (best on loops, scans, stable sets);
 // with all but a few it is LRU (best where pages are used a few times and never again). Two questions decide; for each

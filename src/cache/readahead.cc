@@ -20,7 +20,7 @@ constexpr unsigned kLargestOrder = std::bit_width(kAheadPages) - 1;
 
 // How many windows are on their way while one is read. Between a verified file's data and its reader stands the
 // hashing: with one, the disk would be idle from when it has read that to when the reader meets the mark of the one
-// before, which takes its time. Then they are smaller, and no more pages are on their way.
+// before, which takes its time. In a small cache they are smaller then, and no more pages are on their way.
 std::uint32_t windows_ahead(const Mapping& mapping) { return mapping.verifier != nullptr ? 2 : 1; }
 
 std::uint32_t max_window(const Mapping& mapping, const ReadaheadState& state) {

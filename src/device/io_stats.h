@@ -19,7 +19,7 @@ struct IoStats {
   Atomic<std::uint64_t> ring_setups;
   Atomic<std::uint64_t> fixed_requests;    // of the I/O thread's ring, through registered buffers
   Atomic<std::uint64_t> buffer_fallbacks;  // of the same that lay in the arena, but could not
-  Atomic<std::uint64_t> aio_requests;      // sent by their submitters, and ended by who collected (aio_queue.h)
+  Atomic<std::uint64_t> aio_requests;      // that the kernel took from their submitters themselves (aio_queue.h)
   Atomic<std::uint64_t> registered_bytes;  // now; pinned memory
   Atomic<std::uint64_t> errors;            // requests and flushes that failed
 

@@ -39,8 +39,8 @@ void Thread::be_nice(int nice) {
 #ifdef QUIRE_SIM
   if (sim::scheduler != nullptr) return;
 #endif
-  setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()),
-              nice);  // of one thread, on Linux; to be nicer is always allowed
+  // Of one thread, on Linux. To be nicer is always allowed.
+  setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), nice);
 }
 
 bool Thread::running() const {
