@@ -17,6 +17,11 @@ namespace {
 Request asleep_marker;
 Request* const kAsleep = &asleep_marker;
 
+// Bytes in flight at most; a larger request goes alone. Some virtual disks take all that they are given, and what comes
+// meanwhile, before they tell of any end: then who works on what was read, and asks for more as that goes on (readahead
+// of what is verified, above all), and the disk would take turns at being idle. Enough for 10 GB/s at 0.4 ms.
+constexpr std::uint64_t kMostBytes = 4 << 20;
+
 }  // namespace
 
 // On the stack of who waits for it.
@@ -155,16 +160,21 @@ void IoThread::loop_with_ring() {
     } else if (!armed_ && !stopping) {
       arm_wake_up();
     }
-    // At full depth nothing new could be started, so nobody needs to wake the thread. Else it sleeps only if nothing
-    // was pushed since take(); otherwise what is prepared goes out, and the new requests join.
-    const bool may_wait = in_flight_ == options_.depth || fall_asleep();
+    // Where nothing new could be started nobody needs to wake the thread. Else it sleeps only if nothing was pushed
+    // since take(); otherwise what is prepared goes out, and the new requests join.
+    const bool may_wait = pending_ != nullptr || in_flight_ == options_.depth || fall_asleep();
     ring_.submit_and_wait(may_wait ? 1 : 0);
     ring_.reap([this](void* tag, int rc) { completed(tag, rc); });
   }
 }
 
+bool IoThread::may_start(const Request& request) const {
+  if (in_flight_ == 0) return true;
+  return in_flight_ < options_.depth && bytes_in_flight_ + request.length() <= kMostBytes;
+}
+
 void IoThread::start_pending() {
-  while (pending_ != nullptr && in_flight_ < options_.depth) {
+  while (pending_ != nullptr && may_start(*pending_)) {
     Request* const request = pending_;
     pending_ = request->next;
     if (request->done == &withdrawn) {
@@ -179,6 +189,7 @@ void IoThread::start_pending() {
     }
     prepare(*request);
     ++in_flight_;
+    bytes_in_flight_ += request->length();
   }
 }
 
@@ -211,6 +222,7 @@ void IoThread::completed(void* tag, int rc) {
     return;
   }
   --in_flight_;
+  bytes_in_flight_ -= request->length();
   if (after == TransferState::again_plain) plain_run(*request);
   request->done(*request);  // may free the request
 }

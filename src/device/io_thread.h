@@ -1,7 +1,7 @@
-// quire's own I/O thread: takes requests from any thread, keeps up to `depth` of them at the host and runs their
-// `done`. What others may wait for goes through here, since a request submitted by a caller's thread is cancelled when
-// that thread exits. Locks: none that a caller could hold; `done` runs on the thread and may submit again, but never
-// wait.
+// quire's own I/O thread: takes requests from any thread, keeps up to `depth` of them, and 4 MiB, at the host and runs
+// their `done`. What others may wait for goes through here, since a request submitted by a caller's thread is cancelled
+// when that thread exits. Locks: none that a caller could hold; `done` runs on the thread and may submit again, but
+// never wait.
 //
 // Hand-over: a stack of requests with two special heads.
 //   empty --push--> list --take--> empty        (the thread is awake)
@@ -27,7 +27,7 @@
 namespace quire {
 
 struct IoThreadOptions {
-  unsigned depth = 128;      // requests in flight at most; more wait in order
+  unsigned depth = 128;      // requests in flight at most, of 4 MiB in all; more wait in order
   bool use_io_uring = true;  // false: system calls, one at a time
   IoStats* stats = nullptr;
   std::span<char> arena = {};  // what most requests read into and write from: registered as it is used; outlives this
@@ -64,6 +64,7 @@ class IoThread {
   void loop_plain();
   bool take();  // moves what was pushed behind pending_; false if nothing was
   bool fall_asleep();
+  bool may_start(const Request& request) const;  // the first pending
   void start_pending();
   void prepare(Request& request);
   void end_withdrawals();
@@ -87,6 +88,7 @@ class IoThread {
   Request* pending_last_ = nullptr;
   Request* withdrawals_ = nullptr;  // taken, not yet ended
   unsigned in_flight_ = 0;
+  std::uint64_t bytes_in_flight_ = 0;
   bool armed_ = false;          // a read of the eventfd is in the ring
   std::uint64_t wake_ups_ = 0;  // where that read stores
 };

@@ -1,12 +1,16 @@
 // The I/O thread under load, its end, and what a fork leaves.
 #include "device/io_thread.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
+#include <chrono>
 #include <deque>
 #include <filesystem>
 #include <thread>
+#include <vector>
 
 #include "device/device_test_util.h"
 #include "device/file_device.h"
@@ -14,14 +18,7 @@
 namespace quire {
 namespace {
 
-using testing_support::Buffer;
-using testing_support::Completions;
-using testing_support::fill_pattern;
-using testing_support::Io;
-using testing_support::pattern_byte;
-using testing_support::run;
-using testing_support::submit_and_wait;
-using testing_support::TempFile;
+using namespace testing_support;
 
 class IoThreadTest : public ::testing::TestWithParam<bool> {  // use_io_uring
  protected:
@@ -183,6 +180,64 @@ TEST_P(IoThreadTest, ServesPlainDevicesToo) {
   }
   submit_and_wait(plain, batch);
   for (std::size_t i = 0; i < back.size(); ++i) ASSERT_EQ(back[i], pattern_byte(1, i));
+}
+
+// 4 MiB are in flight at most: what fits beside others goes along, what does not waits for them, and comes in its turn.
+TEST_P(IoThreadTest, SoManyBytesAtATime) {
+  constexpr std::size_t kMiB = 1 << 20;
+  make(16);
+  write_blocks(512);
+  Buffer little(kPageSize), more(2 * kMiB), buffer(3 * kMiB);
+  Io beside(IoOp::read, kPageSize, little.data(), little.size());
+  Request* const batch[] = {&beside.request};
+  submit_and_wait(*device_, batch);
+  if (IoStats::get(stats_.ring_setups) == 0) GTEST_SKIP() << "without a ring they go one at a time";
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  FileDevice slow({ends[0], ends[0], 512, GetParam(), &stats_, io_thread_.get()});
+  const auto submit = [](FileDevice& device, Io& io, Completions& completions) {
+    io.request.path = IoPath::through_host;
+    completions.attach(io.request);
+    Request* const only[] = {&io.request};
+    device.submit(only);
+  };
+  Io first(IoOp::read, 0, buffer.data(), buffer.size());
+  Io behind(IoOp::read, 0, more.data(), more.size());
+  Completions of_first(1), of_beside(1), of_behind(1);
+  submit(slow, first, of_first);  // until the pipe has been fed
+  submit(*device_, beside, of_beside);
+  submit(*device_, behind, of_behind);
+  of_beside.wait();
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_EQ(of_behind.left(), 1U);
+  EXPECT_EQ(of_first.left(), 1U);
+  const std::vector<char> food(64 << 10, 'x');
+  for (std::size_t fed = 0; fed < buffer.size(); fed += food.size()) {
+    ASSERT_EQ(write(ends[1], food.data(), food.size()), static_cast<ssize_t>(food.size()));
+  }
+  of_first.wait();
+  of_behind.wait();
+  EXPECT_EQ(first.request.result, static_cast<std::int64_t>(buffer.size()));
+  EXPECT_EQ(behind.request.result, static_cast<std::int64_t>(more.size()));
+  for (std::size_t i = 0; i < more.size(); i += 99) ASSERT_EQ(more[i], pattern_byte(1, i));
+  EXPECT_EQ(little[7], pattern_byte(1, kPageSize + 7));
+  close(ends[0]);
+  close(ends[1]);
+}
+
+// A request of more goes alone, behind what is there and before what comes.
+TEST_P(IoThreadTest, OneOfMoreBytesGoesAlone) {
+  constexpr std::size_t kLarge = 6 << 20;
+  make(16);
+  write_blocks(kLarge / kPageSize);
+  Buffer back(kLarge), around(2 * kPageSize);
+  Io before(IoOp::read, 0, around.data(), kPageSize), large(IoOp::read, 0, back.data(), kLarge);
+  Io after(IoOp::read, kPageSize, around.data() + kPageSize, kPageSize);
+  Request* const batch[] = {&before.request, &large.request, &after.request};
+  submit_and_wait(*device_, batch);
+  for (const Request* request : batch) EXPECT_EQ(request->result, static_cast<std::int64_t>(request->length()));
+  for (std::size_t i = 0; i < kLarge; i += 99) ASSERT_EQ(back[i], pattern_byte(1, i));
+  for (std::size_t i = 0; i < around.size(); ++i) ASSERT_EQ(around[i], pattern_byte(1, i));
 }
 
 INSTANTIATE_TEST_SUITE_P(Engines, IoThreadTest, ::testing::Bool(),
