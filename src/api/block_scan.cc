@@ -45,9 +45,10 @@ BlockScan::~BlockScan() {
   for (Reader& reader : readers_) reader.thread.join();
 }
 
-// More threads than processors: most of them wait for the device while the others hash.
+// Many more threads than processors: some hash while the others wait for the device, which may tell of the ends of
+// several reads at once (device/io_thread.cc).
 Status BlockScan::start() {
-  const unsigned wanted = std::clamp(4 * std::thread::hardware_concurrency(), 4U, kMostThreads);
+  const unsigned wanted = std::clamp(8 * std::thread::hardware_concurrency(), 4U, kMostThreads);
   const std::uint64_t pieces = round_up(size_, kPieceBytes) / kPieceBytes;
   const auto threads = static_cast<unsigned>(std::min<std::uint64_t>(wanted, pieces));
   slot_count_ = 2 * threads;
