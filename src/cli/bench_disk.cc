@@ -59,10 +59,13 @@ class DiskQuire : public Contestant {
       Open& open = open_.emplace_back();
       open.cache = make_cache(memory_, target_.cache_flags);
       if (!open.cache) throw BenchError(quire_error_message());
-      open.file.reset(quire_open(open.cache.get(), target_.file.c_str(), O_RDONLY, 0));
-      if (!open.file) throw BenchError(quire_error_message());
+      if (!target_.other.empty()) {
+        open.other = open_file(*open.cache, target_.other);
+        read_until(*open.other, memory_);
+      }
+      open.file = open_file(*open.cache, target_.file);
     }
-    if (!target_.cold) read_whole();
+    if (!target_.cold) read_until(*open_[0].file, target_.file_size);
   }
 
   Worker worker(const Work& work, unsigned thread) override {
@@ -79,23 +82,29 @@ class DiskQuire : public Contestant {
   void end_turn() override {
     if (!target_.cold) return;
     for (Open& open : open_) {
-      if (!close_file(open.file) || !close_cache(open.cache)) throw BenchError(quire_error_message());
+      const bool closed = close_file(open.file) && (open.other == nullptr || close_file(open.other));
+      if (!closed || !close_cache(open.cache)) throw BenchError(quire_error_message());
     }
     open_.clear();
   }
 
  private:
   struct Open {
-    CachePtr cache;  // before its file, which closes first
-    FilePtr file;
+    CachePtr cache;  // before its files, which close first
+    FilePtr other, file;
   };
 
-  void read_whole() {
+  static FilePtr open_file(quire_cache& cache, const std::string& path) {
+    FilePtr file(quire_open(&cache, path.c_str(), O_RDONLY, 0));
+    if (!file) throw BenchError(quire_error_message());
+    return file;
+  }
+
+  void read_until(quire_file& file, std::uint64_t end) {
     const std::size_t chunk = chunk_size(memory_);
     const AlignedBuffer buffer = make_buffer(chunk);
-    for (std::uint64_t offset = 0; offset < target_.file_size; offset += chunk) {
-      const std::uint64_t size = std::min<std::uint64_t>(chunk, target_.file_size - offset);
-      QuireOp<false> read{open_[0].file.get(), buffer.get(), static_cast<std::size_t>(size)};
+    for (std::uint64_t offset = 0; offset < end; offset += chunk) {
+      QuireOp<false> read{&file, buffer.get(), static_cast<std::size_t>(std::min<std::uint64_t>(chunk, end - offset))};
       if (!read(offset)) throw BenchError(read.error(offset));
     }
   }

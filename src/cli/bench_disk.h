@@ -15,6 +15,7 @@ struct DiskTarget {
   std::uint64_t file_size = 0;
   bool cold = true;          // else everything is read once before the first turn
   unsigned cache_flags = 0;  // of quire's caches, besides those that all commands have
+  std::string other = {};    // a file with which a fresh cache is filled; empty: its memory is new
 };
 
 // Through quire; cold: a fresh cache of `memory` bytes each turn. With work.depth > 1 each thread has a cache of its

@@ -48,6 +48,7 @@ class VerityBench {
         report_(report),
         plain_(options.directories[0], size_),
         verified_(options.directories[0], size_),
+        other_(options.directories[0], cold_memory()),
         sidecar_(ScratchFile::named(verified_.path() + ".verity")) {
     copy_file(plain_.path(), verified_.path(), size_);
   }
@@ -74,7 +75,10 @@ class VerityBench {
     report_.add({row});
   }
 
-  void read(const char* scenario, const Work& work, bool cold) {
+  enum class Cache { warm, full, fresh };  // of the file; of another, and this one cold; of nothing
+
+  void read(const char* scenario, const Work& work, Cache cache) {
+    const bool cold = cache != Cache::warm;
     const std::uint64_t memory = cold ? cold_memory() : options_.memory != 0 ? options_.memory : size_ + size_ / 4;
     std::vector<std::unique_ptr<Contestant>> contestants;
     std::vector<Contestant*> field;
@@ -83,7 +87,8 @@ class VerityBench {
                               .file = mode.verified ? verified_.path() : plain_.path(),
                               .file_size = size_,
                               .cold = cold,
-                              .cache_flags = mode.cache_flags};
+                              .cache_flags = mode.cache_flags,
+                              .other = cache == Cache::full ? other_.path() : std::string()};
       contestants.push_back(make_disk_quire(target, work, memory));
       field.push_back(contestants.back().get());
     }
@@ -95,8 +100,6 @@ class VerityBench {
     }
     report_.add(rows);
   }
-
-  unsigned threads() const { return threads_; }
 
  private:
   std::uint64_t cold_memory() const {
@@ -119,7 +122,7 @@ class VerityBench {
   const unsigned threads_;
   const std::uint64_t size_;
   BenchReport& report_;
-  ScratchFile plain_, verified_, sidecar_;
+  ScratchFile plain_, verified_, other_, sidecar_;
 };
 
 }  // namespace
@@ -127,10 +130,12 @@ class VerityBench {
 void bench_verity(const BenchOptions& options, unsigned threads, BenchReport& report) {
   VerityBench bench(options, threads, report);
   bench.enable();
-  bench.read("verity-seq",
-             Work{.block_size = kSequentialBlock, .pattern = Pattern::kSequential, .threads = bench.threads()}, true);
-  bench.read("verity-rand", Work{.block_size = 4096, .threads = bench.threads(), .depth = kDepth}, true);
-  bench.read("verity-warm", Work{.block_size = 4096, .threads = bench.threads()}, false);
+  using Cache = VerityBench::Cache;
+  const Work sequential{.block_size = kSequentialBlock, .pattern = Pattern::kSequential, .threads = threads};
+  bench.read("verity-seq", sequential, Cache::full);
+  bench.read("verity-new", sequential, Cache::fresh);
+  bench.read("verity-rand", Work{.block_size = 4096, .threads = threads, .depth = kDepth}, Cache::full);
+  bench.read("verity-warm", Work{.block_size = 4096, .threads = threads}, Cache::warm);
 }
 
 }  // namespace quire
