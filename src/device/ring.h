@@ -5,6 +5,8 @@
 
 #include <liburing.h>
 
+#include <climits>
+
 #include "device/fork_guard.h"
 #include "device/transfer.h"
 
@@ -41,10 +43,12 @@ class Ring {
   // where the kernel is short of memory, so the caller counts. wanted 0: collects what is there.
   void submit_and_wait(unsigned wanted);
 
-  // Runs each(tag, rc) for every completion that is there.
+  bool anything_ended() const { return io_uring_cq_ready(&ring_) > 0; }
+
+  // Runs each(tag, rc) for every completion that is there, or the first `most`.
   template <typename Each>
-  void reap(Each&& each) {
-    while (io_uring_cq_ready(&ring_) > 0) {
+  void reap(Each&& each, unsigned most = UINT_MAX) {
+    for (unsigned n = 0; n < most && anything_ended(); ++n) {
       const io_uring_cqe& cqe = ring_.cq.cqes[*ring_.cq.khead & *ring_.cq.kring_mask];
       void* const tag = io_uring_cqe_get_data(&cqe);
       const int rc = cqe.res;
