@@ -8,8 +8,8 @@
 namespace quire {
 
 // Rows: verity-seq (cold, 64 KiB), verity-rand (cold, 4 KiB, 32 in flight), both of a cache that is full of another
-// file; verity-new (as verity-seq, with memory that nothing has used yet), verity-warm (4 KiB); each in the modes verity,
-// plain and completion; verity-enable. Throws BenchError.
+// file; verity-new (as verity-seq, with memory that nothing has used yet), verity-warm (4 KiB); each in the modes
+// verity, plain and completion; verity-enable. Throws BenchError.
 void bench_verity(const BenchOptions& options, unsigned threads, BenchReport& report);
 
 }  // namespace quire

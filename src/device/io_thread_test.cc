@@ -2,6 +2,7 @@
 #include "device/io_thread.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -221,6 +222,64 @@ TEST_P(IoThreadTest, SoManyBytesAtATime) {
   EXPECT_EQ(behind.request.result, static_cast<std::int64_t>(more.size()));
   for (std::size_t i = 0; i < more.size(); i += 99) ASSERT_EQ(more[i], pattern_byte(1, i));
   EXPECT_EQ(little[7], pattern_byte(1, kPageSize + 7));
+  close(ends[0]);
+  close(ends[1]);
+}
+
+// The first of many ends submits a write to a pipe; the last sees it: it did not wait for all of them.
+struct FirstAndLast {
+  Device* pipe = nullptr;
+  int readable = -1;
+  Io write;
+  Completions completions{2};
+  bool seen = false;
+
+  static void first(Request& done) {
+    auto& both = *static_cast<FirstAndLast*>(done.context);
+    both.completions.attach(both.write.request);
+    Request* const batch[] = {&both.write.request};
+    both.pipe->submit(batch);
+  }
+  static void last(Request& done) {
+    auto& both = *static_cast<FirstAndLast*>(done.context);
+    pollfd fd{both.readable, POLLIN, 0};
+    both.seen = poll(&fd, 1, 2000) == 1;
+    both.completions.one_done();
+  }
+};
+
+TEST_P(IoThreadTest, WhatEarlyEndsSubmitGoesOutBeforeLateOnes) {
+  constexpr std::size_t kCount = 32;
+  make(64);
+  write_blocks(kCount);
+  Buffer back(kCount * kPageSize);
+  std::deque<Io> ios;
+  std::vector<Request*> batch;
+  for (std::size_t i = 0; i < kCount; ++i) {
+    ios.emplace_back(IoOp::read, i * kPageSize, back.data() + i * kPageSize, kPageSize);
+    ios.back().request.path = IoPath::through_host;
+    batch.push_back(&ios.back().request);
+  }
+  submit_and_wait(*device_, batch);  // from here on they are in the host's cache, and end as they are sent
+  if (IoStats::get(stats_.ring_setups) == 0) GTEST_SKIP() << "without a ring they go one at a time";
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  FileDevice pipe({ends[1], ends[1], 512, GetParam(), &stats_, io_thread_.get()});
+  char byte = 'x';
+  FirstAndLast both;
+  both.pipe = &pipe;
+  both.readable = ends[0];
+  both.write = Io(IoOp::write, 0, &byte, 1);
+  both.write.request.path = IoPath::through_host;
+  Completions others(kCount - 2);
+  for (Request* request : batch) others.attach(*request);
+  batch.front()->done = &FirstAndLast::first;
+  batch.back()->done = &FirstAndLast::last;
+  batch.front()->context = batch.back()->context = &both;
+  device_->submit(batch);
+  both.completions.wait();
+  others.wait();
+  EXPECT_TRUE(both.seen);
   close(ends[0]);
   close(ends[1]);
 }
