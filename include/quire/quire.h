@@ -34,8 +34,8 @@ typedef struct quire_file quire_file;
 typedef struct quire_options {
   size_t struct_size;
   size_t memory;     /* bytes for folios and their metadata; default a quarter of the machine's memory */
-  unsigned io_depth; /* requests in flight at the device for asynchronous work, of 4 MiB in all, and as many of
-                        submitted direct calls, of any size; default 128 */
+  unsigned io_depth; /* requests in flight at the device for asynchronous work (of one file until they are 4 MiB), and
+                        as many of submitted direct calls; default 128 */
   unsigned flags;    /* QUIRE_OPT_* */
 } quire_options;
 

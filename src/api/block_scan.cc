@@ -45,8 +45,8 @@ BlockScan::~BlockScan() {
   for (Reader& reader : readers_) reader.thread.join();
 }
 
-// Many more threads than processors: some hash while the others wait for the device, which may tell of the ends of
-// several reads at once (device/io_thread.cc).
+// Some hash while the others wait for the device, which may tell of the ends of several reads at once
+// (device/io_thread.cc): many more than there are processors, where those are few.
 Status BlockScan::start() {
   const unsigned wanted = std::clamp(8 * std::thread::hardware_concurrency(), 4U, kMostThreads);
   const std::uint64_t pieces = round_up(size_, kPieceBytes) / kPieceBytes;

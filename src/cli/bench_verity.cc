@@ -103,7 +103,8 @@ class VerityBench {
 
  private:
   std::uint64_t cold_memory() const {
-    return options_.memory != 0 ? options_.memory : std::clamp(size_ / 8, 4 * kMiB, 256 * kMiB);
+    if (options_.memory != 0) return std::min(options_.memory, size_);  // what more there were would stay empty
+    return std::clamp(size_ / 8, 4 * kMiB, 256 * kMiB);
   }
   BenchRow row_of(const char* scenario, const char* mode, std::size_t block_size, unsigned depth, bool cold) const {
     return {.scenario = scenario,

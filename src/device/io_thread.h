@@ -1,12 +1,17 @@
-// quire's own I/O thread: takes requests from any thread, keeps up to `depth` of them, and 4 MiB, at the host and runs
-// their `done`. What others may wait for goes through here, since a request submitted by a caller's thread is cancelled
-// when that thread exits. Locks: none that a caller could hold; `done` runs on the thread and may submit again, but
-// never wait.
+// quire's own I/O thread: takes requests from any thread, keeps up to `depth` of them at the host, of one file until
+// they are 4 MiB, and runs their `done`. What others may wait for goes through here, since a request submitted by a
+// caller's thread is cancelled when that thread exits. Locks: none that a caller could hold; `done` runs on the thread
+// and may submit again, but never wait.
 //
 // Hand-over: a stack of requests with two special heads.
 //   empty --push--> list --take--> empty        (the thread is awake)
 //   empty --sleep--> asleep --push--> list      (and the pusher wakes it through the eventfd)
 // A withdrawal (fixed_buffers.h) goes the same way, as a request whose `done` is a mark.
+//
+//   taken --> pending --depth, or its file, has room--> at the host --> done
+//                \--its file has none--> waits in its FileTurn --an end of its file--^
+//
+// Whoever waits in a turn has others of its file at the host before it.
 //
 // The push is a release and the take an acquire, so the thread sees the request and the bytes to be written as the
 // submitter left them.
@@ -27,7 +32,7 @@
 namespace quire {
 
 struct IoThreadOptions {
-  unsigned depth = 128;      // requests in flight at most, of 4 MiB in all; more wait in order
+  unsigned depth = 128;      // requests in flight at most; more wait in order
   bool use_io_uring = true;  // false: system calls, one at a time
   IoStats* stats = nullptr;
   std::span<char> arena = {};  // what most requests read into and write from: registered as it is used; outlives this
@@ -64,8 +69,8 @@ class IoThread {
   void loop_plain();
   bool take();  // moves what was pushed behind pending_; false if nothing was
   bool fall_asleep();
-  bool may_start(const Request& request) const;  // the first pending
   void start_pending();
+  void start_of(FileTurn& turn);
   void prepare(Request& request);
   void end_withdrawals();
   static void withdrawn(Request& request);
@@ -88,7 +93,6 @@ class IoThread {
   Request* pending_last_ = nullptr;
   Request* withdrawals_ = nullptr;  // taken, not yet ended
   unsigned in_flight_ = 0;
-  std::uint64_t bytes_in_flight_ = 0;
   bool armed_ = false;          // a read of the eventfd is in the ring
   std::uint64_t wake_ups_ = 0;  // where that read stores
 };

@@ -7,10 +7,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <deque>
 #include <filesystem>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "device/device_test_util.h"
@@ -25,7 +27,8 @@ class IoThreadTest : public ::testing::TestWithParam<bool> {  // use_io_uring
  protected:
   IoThreadTest() : file_(".") {}
   void make(unsigned depth) {
-    auto made = IoThread::create({.depth = depth, .use_io_uring = GetParam(), .stats = &stats_});
+    const std::span arena(reinterpret_cast<char*>(arena_.data()), arena_.size());
+    auto made = IoThread::create({.depth = depth, .use_io_uring = GetParam(), .stats = &stats_, .arena = arena});
     ASSERT_TRUE(made.ok());
     io_thread_ = made.take();
     device_ = std::make_unique<FileDevice>(FileDeviceOptions{.direct_fd = file_.direct(),
@@ -43,6 +46,7 @@ class IoThreadTest : public ::testing::TestWithParam<bool> {  // use_io_uring
 
   IoStats stats_;
   TempFile file_;
+  Buffer arena_{2 << 20};  // what may be withdrawn; else not used
   std::unique_ptr<IoThread> io_thread_;
   std::unique_ptr<FileDevice> device_;
 };
@@ -183,47 +187,70 @@ TEST_P(IoThreadTest, ServesPlainDevicesToo) {
   for (std::size_t i = 0; i < back.size(); ++i) ASSERT_EQ(back[i], pattern_byte(1, i));
 }
 
-// 4 MiB are in flight at most: what fits beside others goes along, what does not waits for them, and comes in its turn.
-TEST_P(IoThreadTest, SoManyBytesAtATime) {
-  constexpr std::size_t kMiB = 1 << 20;
+// What waits behind 4 MiB of its own file is in nobody else's way: not another file's, nor a withdrawal's.
+TEST_P(IoThreadTest, SoManyBytesOfOneFileAtATime) {
+  constexpr std::size_t kMiB = 1 << 20, kBite = 64 << 10;
   make(16);
-  write_blocks(512);
-  Buffer little(kPageSize), more(2 * kMiB), buffer(3 * kMiB);
-  Io beside(IoOp::read, kPageSize, little.data(), little.size());
+  write_blocks(6 * kMiB / kPageSize);
+  Buffer buffer(4 * kMiB), more(kBite), large(6 * kMiB);
+  Io beside(IoOp::read, 0, large.data(), large.size());
   Request* const batch[] = {&beside.request};
   submit_and_wait(*device_, batch);
   if (IoStats::get(stats_.ring_setups) == 0) GTEST_SKIP() << "without a ring they go one at a time";
   int ends[2];
   ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
-  FileDevice slow({ends[0], ends[0], 512, GetParam(), &stats_, io_thread_.get()});
-  const auto submit = [](FileDevice& device, Io& io, Completions& completions) {
-    io.request.path = IoPath::through_host;
-    completions.attach(io.request);
-    Request* const only[] = {&io.request};
-    device.submit(only);
+  FileDevice pipe({ends[0], ends[0], 512, GetParam(), &stats_, io_thread_.get()});
+  Io first(IoOp::read, 0, buffer.data(), buffer.size()), behind(IoOp::read, 0, more.data(), more.size());
+  Completions of_first(1), of_behind(1);
+  for (const auto& [io, completions] : {std::pair(&first, &of_first), std::pair(&behind, &of_behind)}) {
+    io->request.path = IoPath::through_host;
+    completions->attach(io->request);
+    Request* const only[] = {&io->request};
+    pipe.submit(only);
+  }
+  submit_and_wait(*device_, batch);
+  io_thread_->withdraw(arena_.data(), kPageSize);
+  std::vector<char> food(kBite);
+  const auto feed = [&](std::size_t bytes) {
+    for (std::size_t fed = 0; fed < bytes; fed += kBite) {
+      std::fill(food.begin(), food.end(), static_cast<char>(fed / kBite));
+      EXPECT_EQ(write(ends[1], food.data(), kBite), ssize_t{kBite});
+    }
   };
-  Io first(IoOp::read, 0, buffer.data(), buffer.size());
-  Io behind(IoOp::read, 0, more.data(), more.size());
-  Completions of_first(1), of_beside(1), of_behind(1);
-  submit(slow, first, of_first);  // until the pipe has been fed
-  submit(*device_, beside, of_beside);
-  submit(*device_, behind, of_behind);
-  of_beside.wait();
+  feed(buffer.size() - kBite);
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
   EXPECT_EQ(of_behind.left(), 1U);
-  EXPECT_EQ(of_first.left(), 1U);
-  const std::vector<char> food(64 << 10, 'x');
-  for (std::size_t fed = 0; fed < buffer.size(); fed += food.size()) {
-    ASSERT_EQ(write(ends[1], food.data(), food.size()), static_cast<ssize_t>(food.size()));
-  }
+  feed(kBite);
   of_first.wait();
+  feed(kBite);
   of_behind.wait();
   EXPECT_EQ(first.request.result, static_cast<std::int64_t>(buffer.size()));
-  EXPECT_EQ(behind.request.result, static_cast<std::int64_t>(more.size()));
-  for (std::size_t i = 0; i < more.size(); i += 99) ASSERT_EQ(more[i], pattern_byte(1, i));
-  EXPECT_EQ(little[7], pattern_byte(1, kPageSize + 7));
+  for (std::size_t bite = 0; bite < buffer.size() / kBite - 1; ++bite) EXPECT_EQ(buffer[bite * kBite], bite) << bite;
+  EXPECT_EQ(behind.request.result, std::int64_t{kBite});
+  EXPECT_EQ(beside.request.result, static_cast<std::int64_t>(large.size()));
+  for (std::size_t i = 0; i < large.size(); i += 99) ASSERT_EQ(large[i], pattern_byte(1, i));
   close(ends[0]);
   close(ends[1]);
+}
+
+// Of two files, each with more than may be at the host, and less depth than either would take.
+TEST_P(IoThreadTest, ManyLargeRequestsOfTwoFiles) {
+  constexpr std::size_t kCount = 24, kSize = 1 << 20;
+  make(6);
+  write_blocks(kSize / kPageSize);
+  FileDevice other({file_.direct(), file_.buffered(), 512, GetParam(), &stats_, io_thread_.get()});
+  Buffer back(2 * kCount * kSize);
+  std::deque<Io> ios;
+  Completions completions(2 * kCount);
+  for (std::size_t i = 0; i < 2 * kCount; ++i) {
+    ios.emplace_back(IoOp::read, 0, back.data() + i * kSize, kSize);
+    completions.attach(ios.back().request);
+    Request* const only[] = {&ios.back().request};
+    (i % 3 == 0 ? *device_ : other).submit(only);
+  }
+  completions.wait();
+  for (const Io& io : ios) EXPECT_EQ(io.request.result, std::int64_t{kSize});
+  for (std::size_t i = 0; i < back.size(); i += 4099) ASSERT_EQ(back[i], pattern_byte(1, i % kSize));
 }
 
 // The first of many ends submits a write to a pipe; the last sees it: it did not wait for all of them.
@@ -232,19 +259,20 @@ struct FirstAndLast {
   int readable = -1;
   Io write;
   Completions completions{2};
+  std::size_t ends = 0, most = 0;
   bool seen = false;
 
-  static void first(Request& done) {
-    auto& both = *static_cast<FirstAndLast*>(done.context);
-    both.completions.attach(both.write.request);
-    Request* const batch[] = {&both.write.request};
-    both.pipe->submit(batch);
-  }
-  static void last(Request& done) {
-    auto& both = *static_cast<FirstAndLast*>(done.context);
-    pollfd fd{both.readable, POLLIN, 0};
-    both.seen = poll(&fd, 1, 2000) == 1;
-    both.completions.one_done();
+  static void ended(Request& done) {
+    auto& all = *static_cast<FirstAndLast*>(done.context);
+    if (++all.ends == 1) {
+      all.completions.attach(all.write.request);
+      Request* const batch[] = {&all.write.request};
+      all.pipe->submit(batch);
+    } else if (all.ends == all.most) {
+      pollfd fd{all.readable, POLLIN, 0};
+      all.seen = poll(&fd, 1, 2000) == 1;
+      all.completions.one_done();
+    }
   }
 };
 
@@ -260,43 +288,27 @@ TEST_P(IoThreadTest, WhatEarlyEndsSubmitGoesOutBeforeLateOnes) {
     ios.back().request.path = IoPath::through_host;
     batch.push_back(&ios.back().request);
   }
-  submit_and_wait(*device_, batch);  // from here on they are in the host's cache, and end as they are sent
+  submit_and_wait(*device_, batch);  // from here on they are in the host's cache: all may end as they are sent
   if (IoStats::get(stats_.ring_setups) == 0) GTEST_SKIP() << "without a ring they go one at a time";
   int ends[2];
   ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
   FileDevice pipe({ends[1], ends[1], 512, GetParam(), &stats_, io_thread_.get()});
   char byte = 'x';
-  FirstAndLast both;
-  both.pipe = &pipe;
-  both.readable = ends[0];
-  both.write = Io(IoOp::write, 0, &byte, 1);
-  both.write.request.path = IoPath::through_host;
-  Completions others(kCount - 2);
-  for (Request* request : batch) others.attach(*request);
-  batch.front()->done = &FirstAndLast::first;
-  batch.back()->done = &FirstAndLast::last;
-  batch.front()->context = batch.back()->context = &both;
+  FirstAndLast all;
+  all.pipe = &pipe;
+  all.readable = ends[0];
+  all.write = Io(IoOp::write, 0, &byte, 1);
+  all.write.request.path = IoPath::through_host;
+  all.most = kCount;
+  for (Request* request : batch) {
+    request->context = &all;
+    request->done = &FirstAndLast::ended;
+  }
   device_->submit(batch);
-  both.completions.wait();
-  others.wait();
-  EXPECT_TRUE(both.seen);
+  all.completions.wait();
+  EXPECT_TRUE(all.seen);
   close(ends[0]);
   close(ends[1]);
-}
-
-// A request of more goes alone, behind what is there and before what comes.
-TEST_P(IoThreadTest, OneOfMoreBytesGoesAlone) {
-  constexpr std::size_t kLarge = 6 << 20;
-  make(16);
-  write_blocks(kLarge / kPageSize);
-  Buffer back(kLarge), around(2 * kPageSize);
-  Io before(IoOp::read, 0, around.data(), kPageSize), large(IoOp::read, 0, back.data(), kLarge);
-  Io after(IoOp::read, kPageSize, around.data() + kPageSize, kPageSize);
-  Request* const batch[] = {&before.request, &large.request, &after.request};
-  submit_and_wait(*device_, batch);
-  for (const Request* request : batch) EXPECT_EQ(request->result, static_cast<std::int64_t>(request->length()));
-  for (std::size_t i = 0; i < kLarge; i += 99) ASSERT_EQ(back[i], pattern_byte(1, i));
-  for (std::size_t i = 0; i < around.size(); ++i) ASSERT_EQ(around[i], pattern_byte(1, i));
 }
 
 INSTANTIATE_TEST_SUITE_P(Engines, IoThreadTest, ::testing::Bool(),

@@ -14,6 +14,14 @@
 
 namespace quire {
 
+// Of the requests for one file: what the I/O thread has at the host, and those that wait for their turn. That thread's
+// own; no other looks.
+struct FileTurn {
+  std::uint64_t bytes = 0;  // at the host
+  Request* first = nullptr;
+  Request* last = nullptr;
+};
+
 // What a request is for: part of the device, outlives its requests.
 struct FileTarget {
   int direct_fd = -1;  // opened with O_DIRECT, or -1
@@ -21,6 +29,7 @@ struct FileTarget {
   unsigned direct_alignment = 512;
   bool use_io_uring = true;
   IoStats* stats = nullptr;
+  mutable FileTurn turn = {};
 };
 
 struct TransferStep {
