@@ -48,7 +48,7 @@ BlockScan::~BlockScan() {
 // Some hash while the others wait for the device, which may tell of the ends of several reads at once
 // (device/io_thread.cc): many more than there are processors, where those are few.
 Status BlockScan::start() {
-  const unsigned wanted = std::clamp(8 * std::thread::hardware_concurrency(), 4U, kMostThreads);
+  const unsigned wanted = std::clamp(12 * std::thread::hardware_concurrency(), 4U, kMostThreads);
   const std::uint64_t pieces = round_up(size_, kPieceBytes) / kPieceBytes;
   const auto threads = static_cast<unsigned>(std::min<std::uint64_t>(wanted, pieces));
   slot_count_ = 2 * threads;

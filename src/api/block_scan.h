@@ -57,7 +57,7 @@ class BlockScan {
                   const std::function<void(std::uint64_t, std::uint64_t)>& progress);
 
  private:
-  static constexpr unsigned kMostThreads = 16;
+  static constexpr unsigned kMostThreads = 24;
   static constexpr unsigned kMostSlots = 2 * kMostThreads;
 
   struct Slot {
