@@ -170,9 +170,9 @@ void IoThread::loop_with_ring() {
       arm_wake_up();
     }
     if (!ring_.anything_ended()) {
-      // It sleeps only if nothing was pushed since take(); otherwise what is prepared goes out, and the new requests
-      // join.
-      ring_.submit_and_wait(fall_asleep() ? 1 : 0);
+      // It sleeps only if nothing was pushed since take() and no withdrawal is left; otherwise what is prepared goes
+      // out, and the new requests join.
+      ring_.submit_and_wait(withdrawals_ == nullptr && fall_asleep() ? 1 : 0);
     } else if (!ring_.all_submitted()) {
       ring_.submit_and_wait(0);
     }
@@ -217,7 +217,8 @@ void IoThread::prepare(Request& request) {
 }
 
 void IoThread::end_withdrawals() {
-  while (!ring_.all_submitted()) ring_.submit_and_wait(0);  // entries that name what is to be dropped
+  if (!ring_.all_submitted()) ring_.submit_and_wait(0);  // entries that name what is to be dropped
+  if (!ring_.all_submitted()) return;                    // the kernel has no memory for them: again after some ends
   while (withdrawals_ != nullptr) {
     Request* const request = withdrawals_;
     withdrawals_ = request->next;
