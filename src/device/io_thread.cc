@@ -65,6 +65,8 @@ IoThread::~IoThread() {
     thread_.join();
     CHECK(pushed_.load(memory_order_acquire) != kAsleep);
     CHECK(pending_ == nullptr);
+    CHECK(withdrawals_ == nullptr);
+    CHECK(in_flight_ == 0);
   }
   if (event_.fd() < 0) return;
   ForkGuard guard;
@@ -89,6 +91,7 @@ void IoThread::withdraw(const void* address, std::size_t bytes) {
   withdrawal.request.done = &withdrawn;
   withdrawal.request.context = &withdrawal;
   submit(&withdrawal.request, &withdrawal.request);
+  wake_up();  // it may sleep without the mark
   for (;;) {
     const std::uint32_t ticket = withdrawal_ended_.prepare();
     if (withdrawal.ended.load(memory_order_acquire)) {  // pairs with withdrawn()
@@ -128,7 +131,7 @@ bool IoThread::take() {
   Request* last = nullptr;
   while (stack != nullptr) {  // a stack is newest first
     Request* const next = stack->next;
-    // A withdrawal waits behind nothing: its caller may hold what others need.
+    // A withdrawal waits behind no request: its caller may hold what others need.
     Request*& list = stack->done == &withdrawn ? withdrawals_ : first;
     if (&list == &first && last == nullptr) last = stack;
     stack->next = list;
@@ -150,16 +153,18 @@ bool IoThread::fall_asleep() {
   return pushed_.compare_exchange(expected, kAsleep, memory_order_relaxed, memory_order_relaxed);
 }
 
+// For an end: nothing that could begin was pushed since take(), and no withdrawal is left.
+bool IoThread::may_wait() { return withdrawals_ == nullptr && (in_flight_ == options_.depth || fall_asleep()); }
+
 void IoThread::loop_with_ring() {
   for (;;) {
     take();
     const bool stopping = stopping_.load(memory_order_acquire);
-    start_pending();
-    if (withdrawals_ != nullptr) end_withdrawals();
+    if (end_withdrawals()) start_pending();
     if (in_flight_ == 0 && pending_ == nullptr) {
       // Idle: the thread sleeps in the eventfd itself, outside io_uring_enter, which some tools run all threads behind.
       if (armed_) {
-        wake_up();  // ends the ring's read
+        if (!ring_.anything_ended()) wake_up();  // ends the ring's read
       } else {
         if (take()) continue;  // a callback just run submitted again
         if (stopping) return;
@@ -170,9 +175,7 @@ void IoThread::loop_with_ring() {
       arm_wake_up();
     }
     if (!ring_.anything_ended()) {
-      // It sleeps only if nothing was pushed since take() and no withdrawal is left; otherwise what is prepared goes
-      // out, and the new requests join.
-      ring_.submit_and_wait(withdrawals_ == nullptr && fall_asleep() ? 1 : 0);
+      ring_.submit_and_wait(may_wait() ? 1 : 0);  // 0: what is prepared goes out, and new requests join
     } else if (!ring_.all_submitted()) {
       ring_.submit_and_wait(0);
     }
@@ -198,7 +201,8 @@ void IoThread::start_pending() {
   }
 }
 
-// While one waits, others of its file are at the host: their ends call this.
+// While one waits, others of its file are at the host: their ends call this. (Where it was depth that stopped them, an
+// end of another file does not: its room goes to who is pending.)
 void IoThread::start_of(FileTurn& turn) {
   while (turn.first != nullptr && turn.bytes < kMostBytes && in_flight_ < options_.depth) {
     Request& request = *turn.first;
@@ -216,9 +220,12 @@ void IoThread::prepare(Request& request) {
   ring_.prepare(step, &request);
 }
 
-void IoThread::end_withdrawals() {
-  if (!ring_.all_submitted()) ring_.submit_and_wait(0);  // entries that name what is to be dropped
-  if (!ring_.all_submitted()) return;                    // the kernel has no memory for them: again after some ends
+// false: the kernel has no memory for entries that may name what is to be dropped. Again after some ends, and before
+// more is begun.
+bool IoThread::end_withdrawals() {
+  if (withdrawals_ == nullptr) return true;
+  if (!ring_.all_submitted()) ring_.submit_and_wait(0);
+  if (!ring_.all_submitted()) return false;
   while (withdrawals_ != nullptr) {
     Request* const request = withdrawals_;
     withdrawals_ = request->next;
@@ -226,6 +233,7 @@ void IoThread::end_withdrawals() {
     fixed_.drop(ring_, withdrawal.address, withdrawal.bytes);
     withdrawn(*request);
   }
+  return true;
 }
 
 void IoThread::completed(void* tag, int rc) {
@@ -254,21 +262,20 @@ void IoThread::arm_wake_up() {
 
 void IoThread::loop_plain() {
   for (;;) {
-    if (!take()) {
-      if (stopping_.load(memory_order_acquire)) return;
-      if (fall_asleep()) wait_for_wake_up();
-      continue;
-    }
+    const bool taken = take();
     while (withdrawals_ != nullptr) {
       Request* const request = withdrawals_;
       withdrawals_ = request->next;
       withdrawn(*request);
     }
-    while (pending_ != nullptr) {
+    if (pending_ != nullptr) {
       Request* const request = pending_;
       pending_ = request->next;
       plain_run(*request);
       request->done(*request);
+    } else if (!taken) {
+      if (stopping_.load(memory_order_acquire)) return;
+      if (fall_asleep()) wait_for_wake_up();
     }
   }
 }

@@ -8,10 +8,14 @@
 //   empty --sleep--> asleep --push--> list      (and the pusher wakes it through the eventfd)
 // A withdrawal (fixed_buffers.h) goes the same way, as a request whose `done` is a mark.
 //
-//   taken --> pending --depth, or its file, has room--> at the host --> done
+//   taken --> pending --depth and its file have room--> at the host --> done
 //                \--its file has none--> waits in its FileTurn --an end of its file--^
 //
-// Whoever waits in a turn has others of its file at the host before it.
+// (Not drawn: what no ring can do runs when depth has room, by a system call.) Whoever waits in a turn has others of
+// its file at the host before it. A withdrawal waits for no request that has not begun, and for no end.
+//
+// With all of depth in use the thread sleeps without being marked asleep: what is pushed then could not begin. Only a
+// withdrawal could, and wakes it whatever the mark.
 //
 // The push is a release and the take an acquire, so the thread sees the request and the bytes to be written as the
 // submitter left them.
@@ -67,12 +71,13 @@ class IoThread {
   void run();
   void loop_with_ring();
   void loop_plain();
-  bool take();  // moves what was pushed behind pending_; false if nothing was
+  bool take();  // requests behind pending_, withdrawals to their own list; false if nothing was pushed
   bool fall_asleep();
+  bool may_wait();
   void start_pending();
   void start_of(FileTurn& turn);
   void prepare(Request& request);
-  void end_withdrawals();
+  bool end_withdrawals();
   static void withdrawn(Request& request);
   void completed(void* tag, int rc);
   void arm_wake_up();

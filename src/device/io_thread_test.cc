@@ -311,6 +311,92 @@ TEST_P(IoThreadTest, WhatEarlyEndsSubmitGoesOutBeforeLateOnes) {
   close(ends[1]);
 }
 
+// Ends that wait until a withdrawal has, or until it is too late.
+struct Slow {
+  Completions* completions = nullptr;
+  Atomic<std::uint32_t> begun, withdrawn;
+  unsigned waited = 0;
+
+  static void ended(Request& done) {
+    auto& all = *static_cast<Slow*>(done.context);
+    if (all.begun.exchange(1, memory_order_release) == 0) futex_wake(all.begun, kWakeAll);
+    if (all.withdrawn.load(memory_order_acquire) == 0) {
+      futex_wait(all.withdrawn, 0, 100'000'000);
+      ++all.waited;
+    }
+    all.completions->one_done();
+  }
+};
+
+TEST_P(IoThreadTest, AWithdrawalWaitsForNoRequestThatHasNotBegun) {
+  constexpr std::uint32_t kCount = 100;
+  make(4);
+  write_blocks(kCount);
+  Buffer back(kCount * kPageSize);
+  Completions completions(kCount);
+  Slow slow;
+  slow.completions = &completions;
+  std::deque<Io> ios;
+  std::vector<Request*> batch;
+  for (std::size_t i = 0; i < kCount; ++i) {
+    ios.emplace_back(IoOp::read, i * kPageSize, back.data() + i * kPageSize, kPageSize);
+    ios.back().request.context = &slow;
+    ios.back().request.done = &Slow::ended;
+    batch.push_back(&ios.back().request);
+  }
+  device_->submit(batch);
+  while (slow.begun.load(memory_order_acquire) == 0) futex_wait(slow.begun, 0, 100'000'000);
+  io_thread_->withdraw(arena_.data(), kPageSize);
+  slow.withdrawn.store(1, memory_order_release);
+  futex_wake(slow.withdrawn, kWakeAll);
+  completions.wait();
+  EXPECT_LT(slow.waited, kCount / 2);
+  for (std::size_t i = 0; i < back.size(); i += 99) ASSERT_EQ(back[i], pattern_byte(1, i));
+}
+
+// All of depth is held up, and more is pending: the thread waits for an end, without the mark of one that sleeps.
+TEST_P(IoThreadTest, WithdrawsWithAllOfDepthInUse) {
+  make(2);
+  write_blocks(2);
+  Buffer back(2 * kPageSize);
+  Io beside[] = {Io(IoOp::read, 0, back.data(), kPageSize),
+                 Io(IoOp::read, kPageSize, back.data() + kPageSize, kPageSize)};
+  Request* const first[] = {&beside[0].request};
+  submit_and_wait(*device_, first);
+  if (IoStats::get(stats_.ring_setups) == 0) GTEST_SKIP() << "without a ring they go one at a time";
+  int ends[2];
+  ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
+  FileDevice pipe({ends[0], ends[0], 512, GetParam(), &stats_, io_thread_.get()});
+  char bytes[2] = {};
+  Io held[] = {Io(IoOp::read, 0, &bytes[0], 1), Io(IoOp::read, 0, &bytes[1], 1)};
+  Completions of_held(2), of_beside(2);
+  for (Io& io : held) {
+    io.request.path = IoPath::through_host;
+    of_held.attach(io.request);
+    Request* const only[] = {&io.request};
+    pipe.submit(only);
+  }
+  for (Io& io : beside) {
+    of_beside.attach(io.request);
+    Request* const only[] = {&io.request};
+    device_->submit(only);
+    for (int i = 0; i < 3; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+      io_thread_->withdraw(arena_.data(), kPageSize);
+      io_thread_->offer(arena_.data(), kPageSize);
+    }
+  }
+  EXPECT_EQ(of_held.left(), 2U);
+  EXPECT_EQ(of_beside.left(), 2U);
+  EXPECT_EQ(write(ends[1], "ab", 2), 2);
+  of_held.wait();
+  of_beside.wait();
+  EXPECT_EQ(bytes[0] + bytes[1], 'a' + 'b');
+  for (std::size_t i = 0; i < back.size(); ++i) ASSERT_EQ(back[i], pattern_byte(1, i));
+  close(ends[0]);
+  close(ends[1]);
+}
+
 INSTANTIATE_TEST_SUITE_P(Engines, IoThreadTest, ::testing::Bool(),
                          [](const auto& tested) { return std::string(tested.param ? "Ring" : "Plain"); });
 

@@ -14,8 +14,8 @@
 
 namespace quire {
 
-// Of the requests for one file: what the I/O thread has at the host, and those that wait for their turn. That thread's
-// own; no other looks.
+// Of the requests for one device: what the I/O thread has at the host, and those that wait for their turn. That
+// thread's own; no other looks.
 struct FileTurn {
   std::uint64_t bytes = 0;  // at the host
   Request* first = nullptr;
@@ -29,7 +29,7 @@ struct FileTarget {
   unsigned direct_alignment = 512;
   bool use_io_uring = true;
   IoStats* stats = nullptr;
-  mutable FileTurn turn = {};
+  alignas(64) mutable FileTurn turn = {};  // all threads read what is above
 };
 
 struct TransferStep {
