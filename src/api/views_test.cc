@@ -82,7 +82,6 @@ TEST(Views, R3_RangeOperationsShow) {
 }
 
 TEST(Views, PastTheEndIsSIGBUS) {
-  SKIP_WHERE_HANDLERS_ARE_NOT_LEFT();
   const CatchFaults faults;
   const auto& [dir, bytes, cache, file] = OpenedFile(5000, O_RDWR);
   const TestView view(cache, file, 0, 100 * kPage);
@@ -114,7 +113,6 @@ TEST(Views, PastTheEndIsSIGBUS) {
 }
 
 TEST(Views, SIGBUSStaysInItsThread) {
-  SKIP_WHERE_HANDLERS_ARE_NOT_LEFT();
   const CatchFaults faults;
   const auto& [dir, bytes, cache, file] = OpenedFile(kMiB, O_RDONLY);
   const TestView view(cache, file, 0, 2 * kMiB);
@@ -250,7 +248,6 @@ TEST(Views, StoresGrowWithTheFile) {
 }
 
 TEST(Views, PrefaultsAndTellsErrors) {
-  SKIP_WHERE_HANDLERS_ARE_NOT_LEFT();
   const auto& [dir, bytes, cache, file] = OpenedFile(2 * kMiB, O_RDONLY);
   const TestView view(cache, file, 0, 4 * kMiB, PROT_READ, QUIRE_MAP_PREFAULT);
   const std::uint64_t faults = stat_of(cache, "view_faults");
@@ -359,7 +356,6 @@ TEST(Views, FewerMappings) {
 }
 
 TEST(Views, ForkedChildHasNone) {
-  SKIP_WHERE_HANDLERS_ARE_NOT_LEFT();
   const auto& [dir, bytes, cache, file] = OpenedFile(kMiB, O_RDONLY);
   const TestView view(cache, file, 0, 2 * kMiB);
   EXPECT_EQ(view.base()[5], bytes[5]);
