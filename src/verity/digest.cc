@@ -52,6 +52,13 @@ Status parse_hex(std::string_view hex, std::span<std::uint8_t> out) {
   return {};
 }
 
+bool all_zeros(std::span<const char> bytes) {
+  for (; !bytes.empty(); bytes = bytes.subspan(std::min(bytes.size(), sizeof kZeros))) {
+    if (std::memcmp(bytes.data(), kZeros, std::min(bytes.size(), sizeof kZeros)) != 0) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 const char* algorithm_name(HashAlgorithm algorithm) { return algorithm == HashAlgorithm::sha512 ? "sha512" : "sha256"; }
@@ -162,7 +169,7 @@ Result<BlockHasher> BlockHasher::create(const HashParameters& parameters) {
     std::memcpy(hasher.padded_salt_.data(), salt.bytes.data(), salt.size);
   }
   QUIRE_TRY(hasher.make_context());
-  hasher.hash({}, hasher.zero_digest_.view());
+  hasher.compute({}, hasher.zero_digest_.view());
   return hasher;
 }
 
@@ -177,8 +184,15 @@ Result<BlockHasher> BlockHasher::clone() const {
   return copy;
 }
 
-// The salt is hashed each time: to copy a context that has it behind it would cost an allocation, which is more.
 void BlockHasher::hash(std::span<const char> block, std::span<std::uint8_t> out) {
+  CHECK(out.size() == digest_size());
+  if (!all_zeros(block)) return compute(block, out);
+  CHECK(block.size() <= block_size_);
+  std::ranges::copy(zero_digest(), out.begin());
+}
+
+// The salt is hashed each time: to copy a context that has it behind it would cost an allocation, which is more.
+void BlockHasher::compute(std::span<const char> block, std::span<std::uint8_t> out) {
   CHECK(block.size() <= block_size_);
   CHECK(out.size() == digest_size());
   EVP_MD_CTX* const context = context_.get();
@@ -194,10 +208,13 @@ void BlockHasher::hash(std::span<const char> block, std::span<std::uint8_t> out)
   CHECK(done);  // nothing was left to fail: no input, and no memory was asked for
 }
 
+// What has the zeros' digest is zeros, as far as anybody can tell: to look takes a tenth of the time, or less.
 bool BlockHasher::matches(std::span<const char> block, std::span<const std::uint8_t> digest) {
   std::array<std::uint8_t, kMaxDigestSize> actual;
   CHECK(digest.size() == digest_size());
-  hash(block, {actual.data(), digest.size()});
+  CHECK(block.size() <= block_size_);
+  if (std::ranges::equal(digest, zero_digest())) return all_zeros(block);
+  compute(block, {actual.data(), digest.size()});
   return std::memcmp(actual.data(), digest.data(), digest.size()) == 0;
 }
 

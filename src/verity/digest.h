@@ -75,12 +75,12 @@ class BlockHasher {
   Result<BlockHasher> clone() const;                                    // ENOMEM
 
   // `block` may be shorter than a block, as the last one of a file: it counts as filled up with zeros. `out` takes
-  // digest_size bytes.
+  // digest_size bytes. What is zeros is looked at, not hashed.
   void hash(std::span<const char> block, std::span<std::uint8_t> out);
-  // Does `block` have this digest?
+  // Does `block`, which may be shorter as above, have this digest?
   bool matches(std::span<const char> block, std::span<const std::uint8_t> digest);
 
-  // Of a block of zeros: holes need no hashing.
+  // Of a block of zeros: they need no hashing.
   std::span<const std::uint8_t> zero_digest() const { return zero_digest_.view(); }
   HashAlgorithm algorithm() const { return zero_digest_.algorithm; }
   std::size_t digest_size() const { return zero_digest_.size(); }
@@ -93,6 +93,7 @@ class BlockHasher {
   static constexpr std::size_t kMaxPaddedSalt = 128;  // the input block of SHA-512
 
   Status make_context();
+  void compute(std::span<const char> block, std::span<std::uint8_t> out);
 
   const evp_md_st* md_ = nullptr;  // the process's own
   std::unique_ptr<evp_md_ctx_st, FreeContext> context_;

@@ -111,6 +111,21 @@ TEST(BlockHasher, PadsSaltAndBlock) {
     const Digest zeros = by_hand(parameters, {});
     EXPECT_TRUE(std::ranges::equal(hasher->zero_digest(), zeros.view()));
     EXPECT_TRUE(std::ranges::equal(copy->zero_digest(), zeros.view()));
+    std::vector<char> block(parameters.block_size);
+    for (const std::size_t size : {block.size(), std::size_t{0}, std::size_t{1}, block.size() - 1}) {
+      EXPECT_TRUE(copy->matches(std::span(block).first(size), zeros.view())) << size;
+      copy->hash(std::span(block).first(size), digest.view());
+      EXPECT_EQ(digest, zeros) << size;
+    }
+    for (const std::size_t at : {std::size_t{0}, block.size() / 2 + 7, block.size() - 1}) {
+      block[at] = 1;
+      EXPECT_FALSE(copy->matches(block, zeros.view())) << at;
+      copy->hash(block, digest.view());
+      EXPECT_EQ(digest, by_hand(parameters, block)) << at;
+      EXPECT_TRUE(copy->matches(std::span(block).first(at), zeros.view())) << at;
+      EXPECT_FALSE(copy->matches(std::span(block).first(at + 1), zeros.view())) << at;
+      block[at] = 0;
+    }
     EXPECT_EQ(copy->block_size(), parameters.block_size);
     EXPECT_EQ(copy->algorithm(), parameters.algorithm);
   }
