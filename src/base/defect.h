@@ -58,8 +58,17 @@
   X(direct_read_without_direct_mode)    \
   X(direct_unlocks_before_completion)   \
   X(reap_waits_without_a_look)          \
+  X(direct_ends_when_reaped)            \
   X(close_does_not_wait)                \
-  X(runnable_trusts_its_fill)
+  X(runnable_trusts_its_fill)           \
+  X(writeback_leaves_views_open)        \
+  X(fault_without_instantiate)          \
+  X(window_store_taken_for_clean)       \
+  X(reclaim_of_viewed)                  \
+  X(stores_not_written_again)           \
+  X(view_touched_under_lock)            \
+  X(bounce_after_reserve)               \
+  X(hashes_read_again_trusted)
 
 namespace quire {
 

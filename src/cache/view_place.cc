@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "base/defect.h"
 #include "base/error.h"
 #include "cache/flusher.h"
 #include "cache/split.h"
@@ -52,6 +53,7 @@ bool Placing::lock_range() {
   if (page_ >= file_pages) return true;  // nothing to lock
   first_ = std::max(view_.first_page, round_down(page_, kWindow));
   last_ = std::min({view_.first_page + view_.pages, round_down(page_, kWindow) + kWindow, file_pages}) - 1;
+  if (has_defect(Defect::fault_without_instantiate)) return true;
   if (instantiate_.try_acquire(first_, last_, kInstantiate)) return true;
   first_ = last_ = page_;
   if (instantiate_.try_acquire(page_, page_, kInstantiate)) return true;
@@ -196,7 +198,8 @@ void Placing::show_locked(std::span<const Piece> pieces) {
     for (std::size_t i = 0; i < count_; ++i) {
       Folio& folio = *folios_[i];
       if (!is_placed(folio, std::span(&piece, 1))) continue;
-      if (!untouched) set_dirty(mapping_, folio);  // stored to before it was protected, perhaps
+      if (!untouched && !has_defect(Defect::window_store_taken_for_clean))
+        set_dirty(mapping_, folio);  // stored to before it was protected, perhaps
       if (folio.has(kDirty)) static_cast<void>(open_locked(folio));
     }
   }
@@ -292,7 +295,8 @@ Placing::Outcome Placing::place_locked() {
 Placing::Outcome Placing::run() {
   if (room_ == Room::ordinary && !ViewEngine::has_room()) return Outcome::crowded;
   if (!lock_range()) return Outcome::not_now;
-  if (!instantiate_.request().held() || page_ >= pages_of_file(mapping_)) return Outcome::past_end;
+  const bool held = instantiate_.request().held() || has_defect(Defect::fault_without_instantiate);
+  if (!held || page_ >= pages_of_file(mapping_)) return Outcome::past_end;
   Folio* const own = lock_own_for_access();
   if (own == nullptr) return Outcome::not_now;
   own_ = own;

@@ -7,6 +7,7 @@
 #include <iterator>
 #include <new>
 
+#include "base/defect.h"
 #include "base/error.h"
 #include "cache/view_faults.h"
 #include "sync/futex.h"
@@ -65,7 +66,7 @@ bool take_folio_from_views(Mapping& mapping, Folio& folio, bool wait) {
     return false;
   }
   const std::uint64_t first = folio.index.load(memory_order_relaxed);
-  take_range_locked(mapping, first, first + folio.pages());
+  if (!has_defect(Defect::reclaim_of_viewed)) take_range_locked(mapping, first, first + folio.pages());
   clear_viewed_locked(mapping, folio);
   mapping.views.mutex.unlock();
   return true;

@@ -42,8 +42,8 @@
 //   back, lost with the folio                    `remove`: a store's fault holds `instantiate`
 //   a page is shown while mremap moves another   neither begins beside the other (view_mapper.h); the fault thread, for
 //                                                which mremap waits, parks
-//   stores beside a clone of what they go to     the source is written back once more under `remove`: that protects its
-//                                                pages, and they are opened again after it (clone.cc)
+//   stores beside a clone or dedupe of what      it is written back once more under `remove`: that protects its pages,
+//   they go to                                   and they are opened again after it (clone.cc)
 //   a view unmapped beside a fault in it         off the list (nothing is placed any more), then unmapped, then the
 //                                                table's: waits for those who serve faults there, then wakes all
 //   frames that somebody has pinned through a    kWasViewed: their memory goes back to the host before they are

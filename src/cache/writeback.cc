@@ -62,7 +62,7 @@ bool Batch::add(Folio& folio, std::uint64_t page) {
     return false;
   }
   const bool ours = folio_is(folio, &mapping_, page);
-  if (ours && folio.has(kDirty)) protect_in_views(mapping_, folio);
+  if (ours && folio.has(kDirty) && !has_defect(Defect::writeback_leaves_views_open)) protect_in_views(mapping_, folio);
   if (!ours || !begin_writeback(mapping_, folio)) {
     unlock_folio(folio);
     mapping_.cache.put_folio(folio);

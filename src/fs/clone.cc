@@ -60,7 +60,7 @@ Status make_durable(Inode& inode, ByteRange range) {
 // Under `remove`: what was stored through views since it was written back. Writeback protects each page, and a store to
 // it from then on waits for `remove`; so what is durable at the end is all that was stored up to then.
 Status write_stored(Inode& inode, ByteRange range, const RangeRequest* remove) {
-  if (!inode.mapping.views.any.load(memory_order_relaxed)) return {};
+  if (!inode.mapping.views.any.load(memory_order_relaxed) || has_defect(Defect::stores_not_written_again)) return {};
   return sync_range(inode.mapping, range.first_page(), range.last_page(), true, CacheContext{.held = remove});
 }
 
@@ -195,6 +195,8 @@ Result<std::uint64_t> file_dedupe(OpenFile& source, std::uint64_t from, OpenFile
   TwoRanges remove;  // no fill may be reading the blocks that are given up
   remove.acquire({source.inode, around_source.first_page(), around_source.last_page(), kRemove},
                  {target.inode, around_target.first_page(), around_target.last_page(), kRemove}, invalidate_lock_of);
+  QUIRE_TRY(write_stored(*source.inode, in_source, remove.held_of(*source.inode)));
+  QUIRE_TRY(write_stored(*target.inode, in_target, remove.held_of(*target.inode)));
   const auto shared = mapping.backing->dedupe(*source_mapping.backing, from, offset, length);
   if (shared.ok()) note_changed(mapping);
   return shared;

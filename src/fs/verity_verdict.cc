@@ -5,6 +5,7 @@
 #include <new>
 
 #include "base/bytes.h"
+#include "base/defect.h"
 #include "base/error.h"
 #include "fs/verity_window.h"
 
@@ -182,7 +183,7 @@ bool VerityWindow::unit_is_good(Unit& unit, BlockHasher& hasher) {
     if (digest == nullptr) continue;
     const std::span<const char> bytes{unit.bytes() + (byte - start), block};
     const std::span<const std::uint8_t> expected{digest, hasher.digest_size()};
-    if (hasher.matches(bytes, expected)) {
+    if (hasher.matches(bytes, expected) || has_defect(Defect::hashes_read_again_trusted)) {
       unit.good_blocks |= std::uint64_t{1} << ((byte - start) / block);
       ++good;
     } else {

@@ -124,10 +124,16 @@ struct WrittenAt {
   const auto write = direct ? write_piece_direct : write_piece_plain;
   if (!touches_views(vectors)) return write(file, vectors, given, offset, count, whole, io_flags);
   assert_may_touch_views("a write from a view");
-  BounceMemory memory(file.inode->mapping.cache);
+  PageCache& cache = file.inode->mapping.cache;
+  BounceMemory memory(cache);
   QUIRE_TRY(memory.resize(count, (io_flags & kIoNoWait) != 0));
+  RangeGuard early(file.inode->range);  // this and the frames for deliberate mistakes alone
+  FrameReservation frames(cache.pool);
+  if (has_defect(Defect::view_touched_under_lock)) early.acquire(offset, offset + count - 1, kExclusive);
+  if (has_defect(Defect::bounce_after_reserve)) cache.reserve(frames, 1);
   const auto loaded = load_vectors(vectors, done, memory.first(count));
   QUIRE_TRY(loaded);
+  early.release();
   const iovec v{memory.first(count).data(), loaded.value()};
   UserBuffer from(std::span(&v, 1));
   return write(file, std::span(&v, 1), from, offset, loaded.value(), true, io_flags);

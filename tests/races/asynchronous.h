@@ -45,4 +45,29 @@ inline Status submit_read(AsyncEngine& engine, OpenFile& file, SubmittedRead& re
   return engine.submit(request);
 }
 
+struct SubmittedWrite {
+  SubmittedWrite(char letter, std::size_t bytes_wanted) : count(bytes_wanted), bytes(round_up(bytes_wanted, kPage)) {
+    std::memset(bytes.data(), letter, bytes_wanted);
+  }
+  static void told(void* write, ssize_t result) { static_cast<SubmittedWrite*>(write)->result = result; }
+
+  const std::size_t count;
+  const AlignedBytes bytes;
+  ssize_t result = 0;
+};
+
+inline Status submit_write(AsyncEngine& engine, OpenFile& file, SubmittedWrite& write, std::uint64_t offset,
+                           unsigned flags = 0) {
+  AsyncRequest request;
+  request.kind = AsyncRequest::Kind::write;
+  request.file = &file;
+  request.buffer = write.bytes.data();
+  request.count = write.count;
+  request.offset = offset;
+  request.io_flags = flags;
+  request.done = &SubmittedWrite::told;
+  request.argument = &write;
+  return engine.submit(request);
+}
+
 }  // namespace quire::races

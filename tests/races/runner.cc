@@ -181,12 +181,17 @@ Running start(const Job& job, const Options& options) {
   return Running{job, child, ends[0]};
 }
 
+// Without the lines in which quire itself tells of something, bad blocks above all: scenarios bring those about.
 std::string read_all(int fd) {
   std::string text;
-  char buffer[4096];
-  ssize_t n;
-  while ((n = read(fd, buffer, sizeof buffer)) > 0) text.append(buffer, static_cast<std::size_t>(n));
-  close(fd);
+  FILE* const file = fdopen(fd, "r");
+  char* line = nullptr;
+  std::size_t size = 0;
+  while (getline(&line, &size, file) > 0) {
+    if (!std::string_view(line).starts_with("quire: ")) text += line;
+  }
+  std::free(line);
+  std::fclose(file);
   return text;
 }
 
